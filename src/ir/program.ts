@@ -1,0 +1,75 @@
+import type { Graph, Node } from "./node.js";
+import { reachable } from "./node.js";
+
+/** `target` (a leaf) holds `value` when the phase has ended. */
+export interface Assignment {
+  readonly target: Node;
+  readonly value: Node;
+}
+
+/**
+ * A set of effects that happen together: every value is computed from what the leaves held before. Within a step of
+ * several phases a leaf is read as (name, version), and an assignment makes the next version.
+ */
+export interface Phase {
+  readonly assignments: readonly Assignment[];
+  /** Values that the host reads after the program has run. */
+  readonly outputs: Readonly<Record<string, Node>>;
+}
+
+/** One thing the runtime can run: a training step, an evaluation, one token of decoding. */
+export interface Program {
+  readonly name: string;
+  readonly graph: Graph;
+  readonly phases: readonly Phase[];
+  /** What the forward pass ends in: everything that depends on it, or beside it, is the backward pass and update. */
+  readonly loss?: Node;
+  /** Gradients of trainables, for the memory report. */
+  readonly gradients: readonly Node[];
+}
+
+export function rootsOf(program: Program): Node[] {
+  return program.phases.flatMap((phase) => [
+    ...phase.assignments.map((effect) => effect.value),
+    ...Object.values(phase.outputs),
+  ]);
+}
+
+/** All nodes that the program computes or reads, in topological order. */
+export function nodesOf(program: Program): Node[] {
+  return reachable(rootsOf(program));
+}
+
+/** The program with every node replaced by what `replace` returns for it and its already replaced inputs. */
+export function rewriteProgram(program: Program, replace: (node: Node, inputs: readonly Node[]) => Node): Program {
+  const made = new Map<Node, Node>();
+  for (const node of reachable([
+    ...rootsOf(program),
+    ...program.gradients,
+    ...(program.loss === undefined ? [] : [program.loss]),
+  ])) {
+    made.set(
+      node,
+      replace(
+        node,
+        node.inputs.map((input) => made.get(input) ?? input),
+      ),
+    );
+  }
+  const renew = (node: Node): Node => made.get(node) ?? node;
+  return {
+    ...program,
+    phases: program.phases.map((phase) => ({
+      assignments: phase.assignments.map(({ target, value }) => ({ target, value: renew(value) })),
+      outputs: Object.fromEntries(Object.entries(phase.outputs).map(([name, node]) => [name, renew(node)])),
+    })),
+    gradients: program.gradients.map(renew),
+    ...(program.loss === undefined ? {} : { loss: renew(program.loss) }),
+  };
+}
+
+/** The node itself when its inputs did not change, else the same op on the new ones. */
+export function rebuilt(node: Node, inputs: readonly Node[]): Node {
+  if (node.inputs.every((input, index) => input === inputs[index])) return node;
+  return node.graph.inScope(node.scope, () => node.graph.add(node.op, inputs, node.attributes));
+}

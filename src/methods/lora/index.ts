@@ -1,0 +1,64 @@
+import { weightOf } from "../../models/parameters.js";
+import { defineMethod } from "../define.js";
+import type { Claim } from "../types.js";
+import type { LoraConfig, LoraTarget } from "./config.js";
+import { loraConfig, loraTargets, pissaIterations, tensorsOf } from "./config.js";
+import { peftForm } from "./export.js";
+import { loraForward } from "./forward.js";
+import { mergeLora } from "./merge.js";
+import { prepareLora } from "./prepare.js";
+
+/** LoRA with rsLoRA's scale, LoRA+'s rates, DoRA's magnitudes and PiSSA's start as settings. */
+export const lora = defineMethod({
+  id: "lora",
+  title: "Low-rank adaptation (LoRA, rsLoRA, LoRA+, DoRA, PiSSA)",
+  paper: "2106.09685",
+  year: 2021,
+  summary: "Freezes the model and trains a low-rank correction of each chosen linear layer.",
+  fills: ["prepare", "linear", "export"],
+  config: loraConfig,
+  resolve: (config, model) => {
+    const targets = loraTargets(config, model);
+    const byPath = new Map(targets.map((target) => [target.spec.path, target]));
+    const prepares = config.dora || pissaIterations(config) !== undefined;
+    return {
+      id: "lora",
+      config,
+      claims: claims(config, targets),
+      slots: {
+        linear: (context, spec, x, next) => {
+          const target = byPath.get(spec.path);
+          return target === undefined ? next(x) : loraForward(context, config, target, x, next);
+        },
+        ...(prepares ? { prepare: (context) => prepareLora(context, config, targets) } : {}),
+      },
+      learningRate: 2e-4,
+      saves: "adapter",
+      adapters: targets.flatMap(tensorsOf),
+      peft: (tensors, context) => peftForm(config, model, targets, tensors, context),
+      merge: (spec, weight, tensors) => {
+        const target = byPath.get(spec.path);
+        return target === undefined ? undefined : mergeLora(target, weight, tensors);
+      },
+    };
+  },
+});
+
+function claims(config: LoraConfig, targets: readonly LoraTarget[]): Claim[] {
+  const tensors = targets.map(({ spec }) => weightOf(spec).name);
+  const pissa = pissaIterations(config) !== undefined;
+  return [
+    {
+      resource: "base-weights",
+      exclusive: true,
+      tensors,
+      reason: pissa ? "replaces them by their PiSSA residual" : "trains a correction of weights that stay as they are",
+    },
+    {
+      resource: "weight-delta",
+      exclusive: config.dora,
+      tensors,
+      reason: config.dora ? "scales each row by the norm of the whole changed weight" : "adds a low-rank term",
+    },
+  ];
+}

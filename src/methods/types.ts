@@ -1,0 +1,161 @@
+import type { z } from "zod";
+import type { DType } from "../ir/dtype.js";
+import type { Graph, Node } from "../ir/node.js";
+import type { Shape } from "../ir/shape.js";
+import type { LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
+
+/** What methods compete for. Two methods with exclusive claims on one resource are refused, in words. */
+export type Resource =
+  /** The values of base tensors: training them, editing them, or relying on them to stay as they are. */
+  | "base-weights"
+  /** How base tensors are stored: quantising, pruning, decomposing. */
+  | "base-format"
+  /** What is added to (or made of) a linear layer's weight in its product. */
+  | "weight-delta"
+  /** The gradient itself, where a method consumes or changes it before the update. */
+  | "gradients"
+  /** How values are kept for the backward pass. */
+  | "saved-values"
+  /** The optimizer's states. */
+  | "moments"
+  /** The sampler that changes the trained set while running. */
+  | "trainable-set"
+  /** How a gradient is made. */
+  | "estimator"
+  /** Stable identities of the examples in a batch. */
+  | "sample-ids"
+  /** Which examples enter a batch. */
+  | "batches"
+  /** Where weights and states live. */
+  | "placement"
+  /** What is minimised. */
+  | "objective";
+
+export interface Claim {
+  readonly resource: Resource;
+  readonly exclusive: boolean;
+  /** Names of the base tensors it concerns; absent = the whole model. Claims on different tensors never conflict. */
+  readonly tensors?: readonly string[];
+  /** What the method does with it, to complete "… because it …". */
+  readonly reason: string;
+}
+
+/** Start value of a new tensor: all are drawn from the run's counter-based bits, keyed by the tensor's name. */
+export type Initial =
+  | { readonly kind: "zeros" }
+  | { readonly kind: "ones" }
+  /** Uniform in [-bound, bound). */
+  | { readonly kind: "uniform"; readonly bound: number }
+  | { readonly kind: "normal"; readonly deviation: number }
+  /** Given by the method's `prepare`, from the base weights. */
+  | { readonly kind: "prepared" };
+
+/** A tensor that a method brings into the model and trains. */
+export interface AdapterTensor {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  readonly initial: Initial;
+  /** Optimizer settings of its own: a factor on the learning rate, and whether weight decay applies. */
+  readonly rateFactor: number;
+  readonly decay: boolean;
+}
+
+/** A tensor that a method computes from the base weights in `prepare`: it does not train and is never saved. */
+export interface FixedTensor {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly dtype: DType;
+}
+
+export interface AdaptContext {
+  readonly graph: Graph;
+  readonly model: ModelDefinition;
+  /** Declares a trainable tensor and returns its value. */
+  trainable(tensor: AdapterTensor): Node;
+  /** Declares a tensor that `prepare` sets once and returns its value. */
+  fixed(tensor: FixedTensor): Node;
+  /** The frozen (or trained) base weight of a linear layer, as stored: [out, in], or [in, out] where transposed. */
+  weight(spec: LinearSpec): Node;
+  /** The bias [out] of a linear layer that has one. */
+  bias(spec: LinearSpec): Node | undefined;
+  /** Dropout of `x` with probability `p`, keyed by (step, place); the identity outside training. */
+  dropout(x: Node, p: number, place: string): Node;
+}
+
+/** What a method's host-side preparation may do before training: read base weights, set its own tensors. */
+export interface PrepareContext {
+  readonly model: ModelDefinition;
+  readonly seed: number;
+  /** Storage format id of a base tensor. */
+  format(parameter: string): string;
+  /** A base tensor decoded to f32, row-major as stored. */
+  read(parameter: string): Promise<Float32Array>;
+  /** Replaces a base tensor (refused where its storage format cannot hold it). */
+  replace(parameter: string, values: Float32Array): Promise<void>;
+  /** Gives a `prepared` or fixed tensor its value. */
+  set(tensor: string, values: Float32Array): void;
+}
+
+/** Tensors by name, in f32. */
+export type HostTensors = ReadonlyMap<string, Float32Array>;
+
+/** Slots a method may fill; see DESIGN. Absent = the default. */
+export interface MethodSlots {
+  /** Changes base weights before training, or start values that depend on them. */
+  readonly prepare?: (context: PrepareContext) => Promise<void>;
+  /** Wraps a linear layer: `next` computes the layer beneath (base, or the adapter before this one). */
+  readonly linear?: (context: AdaptContext, spec: LinearSpec, x: Node, next: (x: Node) => Node) => Node;
+  /** Which base tensors train; absent = none. */
+  readonly select?: (parameter: ParameterSpec) => boolean;
+}
+
+/** An adapter as a PEFT directory holds it: the method's part of `adapter_config.json`, and the tensors. */
+export interface PeftForm {
+  readonly config: Readonly<Record<string, unknown>>;
+  /** By adapter name, without PEFT's `base_model.model.` prefix. */
+  readonly tensors: ReadonlyMap<string, { readonly shape: Shape; readonly data: Float32Array }>;
+}
+
+/** What the maths of an export may read: the base as it was before training. */
+export interface ExportContext {
+  readonly seed: number;
+  /** A base tensor of the original checkpoint, decoded to f32. */
+  read(parameter: string): Promise<Float32Array>;
+}
+
+export interface ResolvedMethod {
+  readonly id: string;
+  readonly slots: MethodSlots;
+  readonly claims: readonly Claim[];
+  /** Learning rate that suits the method, printed when it is used; absent where the method does not train. */
+  readonly learningRate?: number;
+  /** How the result is saved: an adapter of the new tensors, or the changed base tensors; absent = it changes neither. */
+  readonly saves?: "adapter" | "weights";
+  /** Every trainable tensor that `linear` declares, in order of the model's layers. */
+  readonly adapters: readonly AdapterTensor[];
+  /** The trained tensors as PEFT reads them over the original checkpoint. */
+  readonly peft?: (tensors: HostTensors, context: ExportContext) => Promise<PeftForm>;
+  /**
+   * The weight of one linear layer with the trained tensors folded in, from the weight that training ran on, as
+   * stored; undefined where the method leaves the layer alone. Fails on values that are not finite.
+   */
+  readonly merge?: (spec: LinearSpec, weight: Float32Array, tensors: HostTensors) => Float32Array | undefined;
+  readonly config: unknown;
+}
+
+/** A method as its folder declares it; everything else (flags, docs, checks) is derived from this value. */
+export interface Method<Schema extends z.ZodObject = z.ZodObject> {
+  readonly id: string;
+  readonly title: string;
+  /** arXiv number or address of the paper. */
+  readonly paper: string;
+  readonly year: number;
+  readonly summary: string;
+  /** The slots that the method can fill, for the table of methods. */
+  readonly fills: readonly (keyof MethodSlots | "export")[];
+  /** Settings with defaults, ranges and a description each; unknown keys are refused. */
+  readonly config: Schema;
+  /** Checks the config against the model and returns what to do; errors name the offending key. */
+  resolve(config: z.infer<Schema>, model: ModelDefinition): ResolvedMethod;
+}

@@ -1,0 +1,61 @@
+import type { DType } from "../ir/dtype.js";
+import type { Graph, Node } from "../ir/node.js";
+import { add, cast } from "../ops/arithmetic.js";
+import { attention } from "../ops/attention.js";
+import { dot } from "../ops/dot.js";
+import { leaf } from "../ops/leaves.js";
+import { biasOf, weightOf } from "./parameters.js";
+import type { ForwardContext, LinearSpec, ParameterSpec } from "./types.js";
+
+/** How a parameter's leaf lies in memory and what its value is in the graph. */
+export interface ParameterForm {
+  /** A storage format id. */
+  readonly format: string;
+  readonly dtype: DType;
+}
+
+export interface PlainContextOptions {
+  readonly graph: Graph;
+  readonly batch: number;
+  readonly length: number;
+  readonly activation: "f32" | "bf16";
+  /** Form of each parameter; all in the activation's type if not given. */
+  readonly form?: (spec: ParameterSpec) => ParameterForm;
+  /** i32 [B, T]: which tokens of a packed row see each other; negative = padding. */
+  readonly segments?: Node;
+}
+
+export interface PlainContext extends ForwardContext {
+  /** The leaves that the forward pass has asked for, by parameter name. */
+  readonly leaves: ReadonlyMap<string, Node>;
+}
+
+/** y = x Wᵀ + b as f32 [tokens, out]; the weight in the activation's type, as stored: [out, in] or transposed. */
+export function plainLinear(context: ForwardContext, spec: LinearSpec, x: Node): Node {
+  const weight = cast(context.parameter(weightOf(spec)), context.activation);
+  const product = dot(cast(x, context.activation), weight, { transposeB: !spec.transposed });
+  return spec.bias ? add(product, cast(context.parameter(biasOf(spec)), "f32")) : product;
+}
+
+/** The model as its checkpoint has it: parameters are leaves, linear layers products, attention causal. */
+export function plainContext(options: PlainContextOptions): PlainContext {
+  const { graph, batch, length, activation, segments } = options;
+  const form = options.form ?? ((): ParameterForm => ({ format: activation, dtype: activation }));
+  const leaves = new Map<string, Node>();
+  const context: PlainContext = {
+    graph,
+    batch,
+    length,
+    activation,
+    leaves,
+    parameter: (spec) => {
+      const { name, shape } = spec;
+      const node = leaves.get(name) ?? leaf(graph, { name, role: "weight", shape, ...form(spec) });
+      leaves.set(name, node);
+      return node;
+    },
+    linear: (spec, x) => plainLinear(context, spec, x),
+    attention: (_block, q, k, v, { window, scale }) => attention(q, k, v, { window, scale, segments }),
+  };
+  return context;
+}

@@ -1,0 +1,134 @@
+import { must } from "../errors.js";
+import { roundTo } from "../ir/dtype.js";
+import type { Node } from "../ir/node.js";
+import { add, cast, multiply } from "../ops/arithmetic.js";
+import { gather } from "../ops/gather.js";
+import { reshape } from "../ops/layout.js";
+import type { BlockAttention, BlockSpecs, DecoderConfig, DecoderSpecs } from "./decoder-specs.js";
+import { decoderParameters, decoderSpecs } from "./decoder-specs.js";
+import { gatedMlp, rmsNorm, stored } from "./layers.js";
+import { linearsOf } from "./parameters.js";
+import type { RotaryTables } from "./rotary.js";
+import { applyRotary, rotaryTables } from "./rotary.js";
+import type { ForwardContext, ForwardInputs, ForwardResult, ModelDefinition, ParameterSpec } from "./types.js";
+
+/** A model of a family with rotary positions, RMS norms and gated MLPs. */
+export function decoderModel(config: DecoderConfig): ModelDefinition {
+  const specs = decoderSpecs(config);
+  const parameters = decoderParameters(specs);
+  return {
+    family: config.family,
+    vocabularySize: config.vocabularySize,
+    width: config.width,
+    blocks: config.attention.length,
+    keyHeads: config.keyHeads,
+    headWidth: config.headWidth,
+    contextLength: config.contextLength,
+    tiedEmbeddings: config.tied,
+    parameters,
+    linears: linearsOf(parameters),
+    forward: (context, inputs) => forward(config, specs, context, inputs),
+  };
+}
+
+function forward(
+  config: DecoderConfig,
+  specs: DecoderSpecs,
+  context: ForwardContext,
+  inputs: ForwardInputs,
+): ForwardResult {
+  const { graph } = context;
+  const embedding = context.parameter(specs.embedding);
+  const start = graph.inScope("embedding", () => embed(config, context, embedding, inputs.ids));
+  const tables = graph.inScope("rotary", () => sharedTables(config, inputs.positions));
+  const last = specs.blocks.reduce(
+    (x, block, index) =>
+      graph.inScope(`blocks.${index}`, () => {
+        const { rotary, window } = must(config.attention[index], "block's attention");
+        const turn = rotary === undefined ? undefined : tables.get(rotary);
+        return decoderBlock(new BlockBuilder(config, context, block, turn, window), x);
+      }),
+    start,
+  );
+  const hidden = graph.inScope("norm", () =>
+    stored(context, rmsNorm(last, context.parameter(specs.norm), config.epsilon, { plusOne: config.plusOneNorms })),
+  );
+  const head = specs.head === undefined ? embedding : context.parameter(specs.head);
+  return { hidden, head: graph.inScope("head", () => stored(context, head)) };
+}
+
+function embed(config: DecoderConfig, context: ForwardContext, embedding: Node, ids: Node): Node {
+  const rows = gather(embedding, ids);
+  if (config.embeddingScale === 1) return stored(context, rows);
+  return stored(context, multiply(cast(rows, "f32"), roundTo(context.activation, config.embeddingScale)));
+}
+
+/** One pair of tables for each distinct rotary setting. */
+function sharedTables(config: DecoderConfig, positions: Node): Map<object, RotaryTables> {
+  const used = config.attention.flatMap(({ rotary }: BlockAttention) => (rotary === undefined ? [] : [rotary]));
+  return new Map(used.map((rotary) => [rotary, rotaryTables(positions, rotary)]));
+}
+
+/** One block under construction: its tensors and what its parts share. */
+class BlockBuilder {
+  constructor(
+    readonly config: DecoderConfig,
+    readonly context: ForwardContext,
+    readonly specs: BlockSpecs,
+    readonly tables: RotaryTables | undefined,
+    readonly window: number,
+  ) {}
+
+  norm(spec: ParameterSpec, x: Node): Node {
+    const { epsilon, plusOneNorms: plusOne } = this.config;
+    return stored(this.context, rmsNorm(x, this.context.parameter(spec), epsilon, { plusOne }));
+  }
+
+  /** Queries or keys from their product: normalised if the family does, then turned. [tokens, H*D] -> [B, T, H, D]. */
+  turned(product: Node, spec: ParameterSpec | undefined): Node {
+    const kept = stored(this.context, product);
+    const heads = this.heads(kept);
+    const [, , count = 0, width = 0] = heads.shape;
+    const tokens = reshape(kept, [this.context.batch * this.context.length, count, width]);
+    const { epsilon, plusOneNorms: plusOne } = this.config;
+    const normal = spec === undefined ? tokens : rmsNorm(tokens, this.context.parameter(spec), epsilon, { plusOne });
+    const turned = this.tables === undefined ? normal : applyRotary(cast(normal, "f32"), this.tables);
+    return reshape(stored(this.context, turned), heads.shape);
+  }
+
+  /** [tokens, H*D] -> [B, T, H, D]. */
+  heads(x: Node): Node {
+    const { batch, length } = this.context;
+    const { headWidth } = this.config;
+    return reshape(x, [batch, length, must(x.shape[1], "width") / headWidth, headWidth]);
+  }
+
+  attention(x: Node): Node {
+    const { context, specs, config, window } = this;
+    const q = this.turned(context.linear(specs.query, x), specs.queryNorm);
+    const k = this.turned(context.linear(specs.key, x), specs.keyNorm);
+    const v = this.heads(stored(context, context.linear(specs.value, x)));
+    const mixed = context.attention(specs.query.block, q, k, v, { window, scale: config.attentionScale });
+    return context.linear(specs.output, reshape(mixed, [context.batch * context.length, specs.output.inputs]));
+  }
+
+  /** x + part, where the family asks for it normalised first. */
+  residual(x: Node, part: Node, spec: ParameterSpec | undefined): Node {
+    const normal = spec === undefined ? part : this.norm(spec, stored(this.context, part));
+    return stored(this.context, add(cast(x, "f32"), cast(normal, "f32")));
+  }
+}
+
+function decoderBlock(block: BlockBuilder, x: Node): Node {
+  const { context, specs, config } = block;
+  const { graph } = context;
+  const attended = graph.inScope("attention", () => {
+    const part = block.attention(block.norm(specs.inputNorm, x));
+    return block.residual(x, part, specs.attentionNorm);
+  });
+  return graph.inScope("mlp", () => {
+    const layers = { gate: specs.gate, up: specs.up, down: specs.down, activation: config.activation };
+    const part = gatedMlp(context, layers, block.norm(specs.mlpNorm, attended));
+    return block.residual(attended, part, specs.outputNorm);
+  });
+}

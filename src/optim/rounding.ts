@@ -1,0 +1,45 @@
+import { must } from "../errors.js";
+import type { Node } from "../ir/node.js";
+import { add, and, bitcast, cast, lessEqual, select, shiftRight } from "../ops/arithmetic.js";
+import { constant } from "../ops/leaves.js";
+import { randomBits } from "../ops/random.js";
+import type { RandomSource } from "./types.js";
+
+export type Rounding = "nearest" | "stochastic";
+
+/**
+ * f32 -> bf16, up with the probability by which the value exceeds the bf16 below it, so that the expectation is the
+ * value: sixteen random bits are added below bf16's last and the sum is truncated. `bits` is u32 with the random bits
+ * in its low half. Values that bf16 holds, infinities and NaN are kept.
+ */
+export function roundStochastically(value: Node, bits: Node): Node {
+  const word = (number: number): Node => constant(value.graph, number, value.shape, "u32");
+  const raw = bitcast(value, "u32");
+  const finite = lessEqual(and(raw, word(0x7fffffff)), word(0x7f7fffff));
+  const moved = and(add(raw, and(bits, word(0xffff))), word(0xffff0000));
+  return cast(bitcast(select(finite, moved, raw), "f32"), "bf16");
+}
+
+/** Hands out independent sixteen-bit draws for the tensors of one update: two from each random word. */
+export class Rounder {
+  #drawn = 0;
+
+  constructor(
+    readonly rounding: Rounding,
+    readonly source: RandomSource | undefined,
+  ) {}
+
+  /** `value` (f32) as it is stored: in f32 as it is, in bf16 by the chosen rounding. */
+  store(value: Node, like: Node): Node {
+    if (like.dtype !== "bf16") return cast(value, like.dtype);
+    if (this.rounding === "nearest") return cast(value, "bf16");
+    return roundStochastically(value, this.#draw(value));
+  }
+
+  #draw(value: Node): Node {
+    const { key, step, stream } = must(this.source, "source of random bits for stochastic rounding");
+    const place = this.#drawn++;
+    const bits = randomBits(key, stream + (place >> 1), step, value.shape);
+    return place % 2 === 0 ? bits : shiftRight(bits, constant(value.graph, 16, value.shape, "u32"));
+  }
+}

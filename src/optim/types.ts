@@ -1,0 +1,63 @@
+import type { DType } from "../ir/dtype.js";
+import type { Node } from "../ir/node.js";
+import type { Shape } from "../ir/shape.js";
+
+/** A trained tensor as it is stored. */
+export interface ParameterType {
+  readonly shape: Shape;
+  readonly dtype: DType;
+}
+
+/** A tensor that an optimizer keeps for one parameter from step to step. */
+export interface StateSpec {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  /** What it holds before the first step: zeros, or the parameter's own value. */
+  readonly initial: 0 | "parameter";
+}
+
+/** Where the bits of stochastic rounding come from; streams `stream` to `stream + 1` of the step are used. */
+export interface RandomSource {
+  readonly key: { readonly low: Node; readonly high: Node };
+  /** Optimizer step, u32 []. */
+  readonly step: Node;
+  readonly stream: number;
+}
+
+export interface UpdateArguments {
+  /** The parameter before the step: f32, or bf16 where it is stored so. */
+  readonly parameter: Node;
+  /** Its gradient, f32, after clipping. */
+  readonly gradient: Node;
+  /** The states named by {@link Optimizer.states}. */
+  readonly states: Readonly<Record<string, Node>>;
+  /** Learning rate of this parameter at this step, f32 []. */
+  readonly rate: Node;
+  /** The runtime scalars named by {@link Optimizer.scalars}, f32 [] each. */
+  readonly scalars: Readonly<Record<string, Node>>;
+  /** Whether weight decay applies to it. */
+  readonly decay: boolean;
+  /** Needed where the optimizer `rounds` this parameter. */
+  readonly random?: RandomSource;
+}
+
+export interface UpdateResult {
+  /** The parameter after the step, of its stored type. */
+  readonly value: Node;
+  readonly states: Readonly<Record<string, Node>>;
+}
+
+/** An update rule with its settings: graph builders only, no tensors. */
+export interface Optimizer {
+  readonly id: string;
+  states(parameter: ParameterType): readonly StateSpec[];
+  /**
+   * What depends on the step count alone, t = 1 at the first step: computed in f64 on the host, and given to the
+   * program as runtime scalars.
+   */
+  scalars(step: number): Readonly<Record<string, number>>;
+  /** Whether updating this parameter draws random bits. */
+  rounds(parameter: ParameterType): boolean;
+  update(args: UpdateArguments): UpdateResult;
+}

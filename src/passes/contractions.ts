@@ -1,0 +1,171 @@
+import { must } from "../errors.js";
+import type { Node } from "../ir/node.js";
+import { sameShape } from "../ir/shape.js";
+import { rebuilt } from "../ir/program.js";
+import { add, addOp, castOp } from "../ops/arithmetic.js";
+import { dotAttributes, dotOp, dotSizes } from "../ops/dot.js";
+import { expandOp } from "../ops/layout.js";
+import { leafOp } from "../ops/leaves.js";
+import type { ContractionKernel, Operand } from "./kernels.js";
+import { storageOf } from "./kernels.js";
+import type { Uses } from "./uses.js";
+
+const mostSegments = 8;
+const deepestEpilogue = 12;
+
+/** Products of a program joined into kernels: sums of products become one, and sole readers become epilogues. */
+export function formContractions(uses: Uses): ContractionKernel[] {
+  const taken = new Set<Node>();
+  const kernels: ContractionKernel[] = [];
+  for (const node of uses.nodes) {
+    if (node.op !== dotOp || taken.has(node)) continue;
+    const kernel = formContraction(node, uses, taken);
+    kernels.push(kernel);
+  }
+  return kernels;
+}
+
+function formContraction(first: Node, uses: Uses, taken: Set<Node>): ContractionKernel {
+  const compute = computeType(first);
+  const top = climbSum(first, uses, taken);
+  const leaves = sumLeaves(top, uses);
+  const joined = leaves.filter((node) => node.op === dotOp && !taken.has(node) && computeType(node) === compute);
+  const whole = joined.includes(first) && isWanted(joined, uses);
+  const root = whole ? top : first;
+  const products = whole ? joined.slice(0, mostSegments) : [first];
+  const others = whole ? leaves.filter((node) => !products.includes(node)) : [];
+  for (const product of products) taken.add(product);
+  const output = extendEpilogue(root, uses, taken);
+  const accumulator = products.reduce((sum, product) => add(sum, product));
+  const epilogue = restated(output, root, others.reduce((sum, other) => add(sum, other), accumulator));
+  const epilogueInputs = epilogueOperands(epilogue, accumulator, output, uses, taken);
+  const { batch, m, n } = sizesOf(first);
+  const operands = products.map((product) => segmentOf(product));
+  return {
+    kind: "contraction",
+    segments: operands,
+    compute,
+    batch,
+    rows: m,
+    columns: n,
+    accumulator,
+    epilogue,
+    epilogueInputs,
+    inputs: [...new Set([...operands.flatMap(({ a, b }) => [a.node, b.node]), ...epilogueInputs.map(storageOf)])],
+    outputs: [output],
+  };
+}
+
+/** A product joins a sum only if nothing else reads it. */
+function isWanted(products: readonly Node[], uses: Uses): boolean {
+  return products.length > 0 && products.every((product) => uses.soleConsumer(product) !== undefined || products.length === 1);
+}
+
+/** The expression of `output` with the node `root` in it replaced by an equal one. */
+function restated(output: Node, root: Node, replacement: Node): Node {
+  if (output === root) return replacement;
+  const made = new Map<Node, Node>([[root, replacement]]);
+  const visit = (node: Node): Node => {
+    const known = made.get(node);
+    if (known !== undefined || node.id < root.id) return known ?? node;
+    const result = rebuilt(node, node.inputs.map(visit));
+    made.set(node, result);
+    return result;
+  };
+  return visit(output);
+}
+
+function computeType(dot: Node): "f32" | "bf16" {
+  return dot.inputs.every((input) => input.dtype === "bf16") ? "bf16" : "f32";
+}
+
+function sizesOf(dot: Node): ReturnType<typeof dotSizes> {
+  return dotSizes(must(dot.inputs[0], "a"), must(dot.inputs[1], "b"), dotAttributes(dot.attributes));
+}
+
+function segmentOf(dot: Node): { a: Operand; b: Operand } {
+  const { transposeA, transposeB } = dotAttributes(dot.attributes);
+  const operand = (index: number, transposed: boolean): Operand => {
+    const input = must(dot.inputs[index], "operand");
+    return { node: operandStorage(input), shape: input.shape, transposed };
+  };
+  return { a: operand(0, transposeA), b: operand(1, transposeB) };
+}
+
+/** A weight that is only rounded to the compute type is read as it is stored and rounded while packing. */
+export function operandStorage(node: Node): Node {
+  const base = storageOf(node);
+  if (base.op !== castOp) return base;
+  const source = storageOf(must(base.inputs[0], "input"));
+  return source.op === leafOp ? source : base;
+}
+
+/** The topmost sum above a product through additions that nothing else reads and no other kernel makes. */
+function climbSum(dot: Node, uses: Uses, taken: ReadonlySet<Node>): Node {
+  let top = dot;
+  for (let next = uses.soleConsumer(top); next?.op === addOp && !taken.has(next); next = uses.soleConsumer(top)) top = next;
+  return top;
+}
+
+/** What a tree of additions adds up. */
+function sumLeaves(top: Node, uses: Uses): Node[] {
+  const leaves: Node[] = [];
+  const visit = (node: Node): void => {
+    const inside = node.op === addOp && (node === top || uses.soleConsumer(node) !== undefined);
+    if (inside) node.inputs.forEach(visit);
+    else leaves.push(node);
+  };
+  visit(top);
+  return leaves;
+}
+
+/** The last node of the chain of sole element-wise readers above a finished sum. */
+function extendEpilogue(root: Node, uses: Uses, taken: ReadonlySet<Node>): Node {
+  let output = root;
+  for (let depth = 0; depth < deepestEpilogue; depth++) {
+    const next = uses.soleConsumer(output);
+    if (next === undefined || taken.has(next) || !isAligned(next) || !sameShape(next.shape, root.shape)) break;
+    output = next;
+  }
+  return output;
+}
+
+function isAligned(node: Node): boolean {
+  const { kind } = node.op.lowering;
+  return kind === "elementwise" || kind === "cast";
+}
+
+/**
+ * What an epilogue must read from memory: its expression is cut where others read too, or where it is no map. What it
+ * computes itself is marked as taken, so that no other kernel does.
+ */
+function epilogueOperands(epilogue: Node, accumulator: Node, output: Node, uses: Uses, taken: Set<Node>): Node[] {
+  const operands: Node[] = [];
+  const seen = new Set<Node>([accumulator]);
+  const read = (node: Node): void => {
+    if (!operands.includes(node)) operands.push(node);
+  };
+  const visit = (node: Node): void => {
+    if (seen.has(node) || node.op.lowering.kind === "index") return;
+    seen.add(node);
+    // Nodes made by restating have no readers of their own in the program: they are inside.
+    const inside = node === epilogue || node.id > lastOf(uses) || uses.soleConsumer(node) !== undefined;
+    if (inside && isAligned(node) && sameShape(node.shape, epilogue.shape) && !taken.has(node)) {
+      taken.add(node);
+      node.inputs.forEach(visit);
+    } else if (node.op === expandOp && isBroadcastRow(node)) read(must(node.inputs[0], "input"));
+    else read(node);
+  };
+  visit(epilogue);
+  taken.add(output);
+  return operands;
+}
+
+function lastOf(uses: Uses): number {
+  return uses.nodes.at(-1)?.id ?? 0;
+}
+
+function isBroadcastRow(node: Node): boolean {
+  const { shape } = must(node.inputs[0], "input");
+  return shape.length === 2 && (shape[0] === 1 || shape[1] === 1);
+}

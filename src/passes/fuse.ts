@@ -1,0 +1,140 @@
+import { invariant } from "../errors.js";
+import type { Node } from "../ir/node.js";
+import type { Program } from "../ir/program.js";
+import { elements } from "../ir/shape.js";
+import { linearCrossEntropyGradientOp, linearCrossEntropyOp } from "../ops/cross-entropy.js";
+import { dotOp } from "../ops/dot.js";
+import { expandOp } from "../ops/layout.js";
+import { result } from "../ops/leaves.js";
+import { formContractions, operandStorage } from "./contractions.js";
+import type { FixedKernel, Kernel, LoopsKernel } from "./kernels.js";
+import { isFusible, storageOf } from "./kernels.js";
+import { mergeLoops } from "./merge.js";
+import { Uses } from "./uses.js";
+
+/** Divides a program into kernels; the order is that of the values they make, to be refined by the schedule. */
+export function fuse(program: Program): Kernel[] {
+  const uses = new Uses(program);
+  const contractions = formContractions(uses);
+  const fixed = formFixed(uses);
+  const needed = new Set<Node>([...uses.roots].map(storageOf));
+  for (const kernel of [...contractions, ...fixed]) for (const input of kernel.inputs) needed.add(input);
+  for (const kernel of contractions) for (const output of kernel.outputs) needed.delete(output);
+  const stored = chooseStored(uses, needed, new Set(contractions.flatMap((kernel) => kernel.outputs)));
+  const known = new Set(contractions.flatMap((kernel) => kernel.outputs));
+  const loops = [...stored]
+    .sort((a, b) => a.id - b.id)
+    .map((node) => formLoops(node, (value) => stored.has(value) || known.has(value)));
+  return [...mergeLoops(loops, [...contractions, ...fixed], program), ...contractions, ...fixed].sort(byPlace);
+}
+
+/** Where a kernel stands in the order of the graph: after everything that it reads. */
+export function placeOf(kernel: Kernel): number {
+  return kernel.kind === "fixed" ? kernel.node.id : Math.max(...kernel.outputs.map((output) => output.id));
+}
+
+function byPlace(a: Kernel, b: Kernel): number {
+  return placeOf(a) - placeOf(b);
+}
+
+/** Ops with kernels of their own. Outputs of a tuple that nothing reads are still written: their buffers are scratch. */
+function formFixed(uses: Uses): FixedKernel[] {
+  return uses.nodes.flatMap((node) => {
+    if (node.op.lowering.kind !== "kernel" || node.op === dotOp) return [];
+    const rounding = node.op === linearCrossEntropyOp || node.op === linearCrossEntropyGradientOp;
+    const inputs = node.inputs.map((input, index) =>
+      rounding && index === 1 ? operandStorage(input) : storageOf(input),
+    );
+    return [{ kind: "fixed", node, inputs: [...new Set(inputs)], outputs: outputsOf(node) }];
+  });
+}
+
+/** The values of a tuple node (or the node itself), in order. */
+export function outputsOf(node: Node): Node[] {
+  return node.types.map((_, index) => result(node, index));
+}
+
+const heavyOps: Readonly<Record<string, number>> = {
+  exp: 8,
+  log: 8,
+  sin: 8,
+  cos: 8,
+  tanh: 8,
+  sigmoid: 8,
+  divide: 3,
+  sqrt: 3,
+};
+
+/**
+ * Which generated values lie in memory: those that kernels and effects need, reductions, and what is dear to compute
+ * and read in many places. All others are computed where they are read.
+ */
+function chooseStored(uses: Uses, needed: ReadonlySet<Node>, made: ReadonlySet<Node>): Set<Node> {
+  const stored = new Set<Node>();
+  const cost = new Map<Node, number>();
+  for (const node of uses.nodes) {
+    if (!isFusible(node) || made.has(node) || storageOf(node) !== node) continue;
+    const inner = node.inputs.reduce((sum, input) => sum + (cost.get(storageOf(input)) ?? 0), 0);
+    const own = inner + (heavyOps[node.op.name] ?? (node.op.lowering.kind === "elementwise" ? 1 : 0));
+    const keep = needed.has(node) || node.op.lowering.kind === "reduce" || isDearAndShared(node, own, uses);
+    if (keep) stored.add(node);
+    else cost.set(node, own);
+  }
+  return onlyReachable(stored, needed, uses);
+}
+
+function isDearAndShared(node: Node, cost: number, uses: Uses): boolean {
+  if (cost < 8) return false;
+  const readers = readersOf(node, uses);
+  const grows = readers.some((reader) => reader.op === expandOp && elements(reader.shape) >= 4 * elements(node.shape));
+  return grows || readers.length > 4;
+}
+
+/** Readers of a value, seen through reshapes. */
+function readersOf(node: Node, uses: Uses): Node[] {
+  return uses
+    .consumers(node)
+    .flatMap((reader) => (storageOf(reader) === storageOf(node) ? readersOf(reader, uses) : [reader]));
+}
+
+/** Drops stored values that no stored or needed value reads any more (they are inside an epilogue). */
+function onlyReachable(stored: ReadonlySet<Node>, needed: ReadonlySet<Node>, uses: Uses): Set<Node> {
+  const kept = new Set<Node>();
+  const visit = (node: Node): void => {
+    if (kept.has(node)) return;
+    kept.add(node);
+    const { inputs } = formLoops(node, (value) => stored.has(value) && value !== node);
+    inputs.filter((input) => stored.has(input)).forEach(visit);
+  };
+  for (const node of uses.nodes) if (needed.has(node) && stored.has(node)) visit(node);
+  return kept;
+}
+
+/** The kernel that computes one stored value from other values in memory. */
+function formLoops(output: Node, isStored: (node: Node) => boolean): LoopsKernel {
+  return { kind: "loops", outputs: [output], inputs: boundary([output], isStored) };
+}
+
+/** The values in memory that the expressions of `outputs` read. */
+export function boundary(outputs: readonly Node[], isStored: (node: Node) => boolean): Node[] {
+  const inputs = new Set<Node>();
+  const seen = new Set<Node>();
+  const visit = (node: Node, top: boolean): void => {
+    const base = storageOf(node);
+    if (seen.has(base)) return;
+    seen.add(base);
+    const inside = isFusible(base) && (top || !isStored(base));
+    if (!inside) inputs.add(base);
+    else
+      base.inputs.forEach((input) => {
+        visit(input, false);
+      });
+  };
+  for (const output of outputs) {
+    invariant(isFusible(output), `${output.op.name} is not generated from loops`);
+    seen.delete(output);
+    visit(output, true);
+  }
+  for (const output of outputs) inputs.delete(output);
+  return [...inputs];
+}

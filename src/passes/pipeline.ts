@@ -1,0 +1,24 @@
+import type { Program } from "../ir/program.js";
+import { verifyProgram } from "../ir/verify.js";
+import { fuse } from "./fuse.js";
+import type { SavedPolicy } from "./saved.js";
+import { planSaved } from "./saved.js";
+import type { Schedule } from "./schedule.js";
+import { schedule } from "./schedule.js";
+import { scatterIntoSums, shareLoss } from "./share-loss.js";
+
+export interface PassOptions {
+  readonly saved: SavedPolicy;
+}
+
+/** The whole way from a program to an order of kernels, on one screen. */
+export function compileProgram(
+  program: Program,
+  options: PassOptions,
+): { readonly program: Program; readonly schedule: Schedule } {
+  let current = verifyProgram(program);
+  for (const pass of [shareLoss, scatterIntoSums]) current = verifyProgram(pass(current));
+  const kernels = fuse(current);
+  const split = planSaved(current, kernels, options.saved);
+  return { program: current, schedule: schedule(current, kernels, split) };
+}

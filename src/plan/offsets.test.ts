@@ -1,0 +1,41 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import type { Interval } from "./offsets.js";
+import { largestLive, placeIntervals } from "./offsets.js";
+
+const interval = fc
+  .record({
+    bytes: fc.integer({ min: 0, max: 100 }),
+    start: fc.integer({ min: 0, max: 30 }),
+    length: fc.integer({ min: 0, max: 20 }),
+  })
+  .map(({ bytes, start, length }): Interval => ({ bytes: bytes * 64, start, end: start + length }));
+
+test("buffers that are alive together never overlap, and the extent is their end", () => {
+  fc.assert(
+    fc.property(fc.array(interval, { maxLength: 40 }), (intervals) => {
+      const { offsets, extent, bound } = placeIntervals(intervals);
+      const placed = intervals.map((item, index) => ({ ...item, offset: offsets[index] ?? NaN }));
+      for (const a of placed) {
+        for (const b of placed) {
+          if (a === b || a.bytes === 0 || b.bytes === 0 || a.end < b.start || b.end < a.start) continue;
+          expect(a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset).toBe(true);
+        }
+      }
+      expect(Math.max(0, ...placed.filter(({ bytes }) => bytes > 0).map(({ offset, bytes }) => offset + bytes))).toBe(
+        extent,
+      );
+      expect(extent).toBeGreaterThanOrEqual(bound);
+    }),
+  );
+});
+
+test("the bound is the most bytes alive at one step", () => {
+  expect(
+    largestLive([
+      { bytes: 10, start: 0, end: 2 },
+      { bytes: 20, start: 2, end: 3 },
+      { bytes: 15, start: 3, end: 4 },
+    ]),
+  ).toBe(35);
+});

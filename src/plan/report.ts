@@ -1,0 +1,101 @@
+import { sum } from "./sum.js";
+import type { Kind, PersistentLayout, ProgramPlan } from "./plan.js";
+
+export type Composition = Readonly<Record<Kind, number>>;
+
+export interface TimelineEntry {
+  readonly step: number;
+  readonly label: string;
+  /** Bytes alive while the step runs, persistent ones included. */
+  readonly bytes: number;
+}
+
+export interface ProgramReport {
+  readonly name: string;
+  readonly planBytes: number;
+  /** What no placement of the same order could go below. */
+  readonly boundBytes: number;
+  /** What lives at the moment of the peak; sums to `planBytes` (gaps between buffers count as workspace). */
+  readonly composition: Composition;
+  readonly peak: {
+    readonly step: number;
+    readonly label: string;
+    readonly largest: readonly { name: string; kind: Kind; bytes: number }[];
+  };
+  readonly timeline: readonly TimelineEntry[];
+}
+
+/** What a run will take, before it runs. */
+export interface MemoryReport {
+  /** Bytes that the runtime allocates: the persistent ones and the largest program's. */
+  readonly planBytes: number;
+  readonly boundBytes: number;
+  readonly composition: Composition;
+  readonly programs: readonly ProgramReport[];
+  /** Why gradients are not consumed by their updates at birth, if they are not. */
+  readonly notes: readonly string[];
+}
+
+export function reportProgram(plan: ProgramPlan, layout: PersistentLayout): ProgramReport {
+  const live = plan.steps.map((_, index) =>
+    plan.buffers.filter((buffer) => buffer.start <= index && index <= buffer.end),
+  );
+  const bytes = live.map((buffers) => layout.bytes + sum(buffers, (buffer) => buffer.bytes));
+  const peak = bytes.reduce((best, value, index) => (value > (bytes[best] ?? 0) ? index : best), 0);
+  const planBytes = layout.bytes + plan.extent;
+  const atPeak = [...layout.buffers.values(), ...(live[peak] ?? [])];
+  const composition = { weights: 0, gradients: 0, states: 0, saved: 0, workspace: 0 };
+  for (const buffer of atPeak) composition[buffer.kind] += buffer.bytes;
+  composition.workspace += planBytes - sum(atPeak, (buffer) => buffer.bytes);
+  const largest = [...atPeak].sort((a, b) => b.bytes - a.bytes).slice(0, 12);
+  return {
+    name: plan.name,
+    planBytes,
+    boundBytes: layout.bytes + plan.bound,
+    composition,
+    peak: {
+      step: peak,
+      label: labelOf(plan, peak),
+      largest: largest.map(({ name, kind, bytes: size }) => ({ name, kind, bytes: size })),
+    },
+    timeline: bytes.map((value, step) => ({ step, label: labelOf(plan, step), bytes: value })),
+  };
+}
+
+function labelOf(plan: ProgramPlan, index: number): string {
+  const step = plan.steps[index]?.step;
+  const output = step?.kernel.outputs[0];
+  if (step === undefined || output === undefined) return "";
+  const what = step.kernel.kind === "fixed" ? step.kernel.node.op.name : step.kernel.kind;
+  return `${output.scope === "" ? output.op.name : output.scope} ${what}${step.again ? " (again)" : ""}`;
+}
+
+/** The report of programs that share one arena. */
+export function reportPrograms(
+  plans: readonly ProgramPlan[],
+  layout: PersistentLayout,
+  notes: readonly string[],
+): MemoryReport {
+  const programs = plans.map((plan) => reportProgram(plan, layout));
+  const first = programs[0];
+  const largest = programs.reduce(
+    (best, program) => (program.planBytes > best.planBytes ? program : best),
+    first ?? empty,
+  );
+  return {
+    planBytes: Math.max(layout.bytes, largest.planBytes),
+    boundBytes: Math.max(layout.bytes, ...programs.map((program) => program.boundBytes)),
+    composition: largest.composition,
+    programs,
+    notes,
+  };
+}
+
+const empty: ProgramReport = {
+  name: "",
+  planBytes: 0,
+  boundBytes: 0,
+  composition: { weights: 0, gradients: 0, states: 0, saved: 0, workspace: 0 },
+  peak: { step: 0, label: "", largest: [] },
+  timeline: [],
+};

@@ -1,0 +1,22 @@
+import type { ProgramPlan } from "../plan/plan.js";
+
+/** Where a session's programs run: memory, and a way to run each of them. */
+export interface Backend {
+  /** Takes the memory; called once. Fails before taking any if it cannot fit. */
+  allocate(bytes: number): void;
+  /** What was really allocated. */
+  readonly allocatedBytes: number;
+  /** A view of the arena, valid until `close`. */
+  bytes(offset: number, length: number): Uint8Array;
+  /** Makes the programs ready to run in the arena. */
+  prepare(plans: readonly ProgramPlan[]): Promise<void>;
+  /** Runs program number `index` once; with a signal, it may stop between two kernels and then answers false. */
+  run(index: number, signal?: AbortSignal): Promise<boolean>;
+  close(): void;
+}
+
+export interface BackendOptions {
+  readonly threads: number;
+  /** Fill memory that holds nothing with NaN, before each run and after each buffer's last use (for tests). */
+  readonly poison: boolean;
+}

@@ -1,0 +1,44 @@
+import { interpretFacts } from "../targets/interpret/execute.js";
+import { cFacts } from "../targets/c/facts.js";
+import type { TargetFacts } from "../plan/plan.js";
+import type { Backend, BackendOptions } from "./backend.js";
+import { InterpretBackend } from "./interpret-backend.js";
+import { createNativeBackend } from "./native-backend.js";
+import type { SessionPlan } from "./plan.js";
+import { planSession } from "./plan.js";
+import { RunningSession } from "./session.js";
+import type { SessionOptions, TargetName } from "./types.js";
+
+/** What the planner needs to know of a target at so many threads. */
+export function factsOf(target: TargetName, threads: number): TargetFacts {
+  return target === "c" ? cFacts(threads) : interpretFacts;
+}
+
+/** The plan of a session, without weights, memory or a compiler. */
+export function planOnly(options: SessionOptions): SessionPlan {
+  return planSession(options, factsOf(options.target, options.threads));
+}
+
+/**
+ * Plans a session, compares it with the memory that is free, compiles its kernels and takes its memory. Weights are
+ * read by `load`.
+ */
+export async function openSession(options: SessionOptions, { poison = false } = {}): Promise<RunningSession> {
+  const plan = planOnly(options);
+  const backend = await createBackend(options.target, { threads: options.threads, poison });
+  const started = performance.now();
+  try {
+    backend.allocate(plan.report.planBytes);
+    await backend.prepare(plan.plans);
+  } catch (error) {
+    backend.close();
+    throw error;
+  }
+  const session = new RunningSession(plan, backend);
+  session.compileSeconds = (performance.now() - started) / 1000;
+  return session;
+}
+
+async function createBackend(target: TargetName, options: BackendOptions): Promise<Backend> {
+  return target === "c" ? createNativeBackend(options) : new InterpretBackend(options);
+}

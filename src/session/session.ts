@@ -1,0 +1,187 @@
+import { invariant, must, ThimbleError } from "../errors.js";
+import type { WeightSource } from "../io/weight-source.js";
+import type { Node } from "../ir/node.js";
+import { sizeOf } from "../ir/dtype.js";
+import { elements } from "../ir/shape.js";
+import { leafAttributes } from "../ops/leaves.js";
+import { bytesOfValue } from "../plan/plan.js";
+import { sum } from "../plan/sum.js";
+import { decodeInputs } from "../step/decode.js";
+import type { Backend } from "./backend.js";
+import { keyOf } from "./initial.js";
+import { loadTensors } from "./load.js";
+import type { SessionPlan } from "./plan.js";
+import type { PersistentTensor, Session, SessionBatch, StepResult } from "./types.js";
+
+/** A planned session in memory, on some backend. Create it with `openSession` (src/session/open.ts). */
+export class RunningSession implements Session {
+  readonly report;
+  readonly target;
+  readonly threads;
+  readonly tensors: readonly PersistentTensor[];
+  readonly trainableParameters: number;
+  compileSeconds = 0;
+
+  constructor(
+    private readonly plan: SessionPlan,
+    private readonly backend: Backend,
+  ) {
+    const { options, report, training, leaves } = plan;
+    this.report = report;
+    this.target = options.target;
+    this.threads = options.threads;
+    this.trainableParameters = sum(training?.trainables ?? [], ({ node }) => elements(node.shape));
+    const trained = new Set(training?.trainables.map(({ name }) => name));
+    this.tensors = [...leaves.values()].map((leaf) => persistentTensor(leaf, trained));
+  }
+
+  get arenaBytes(): number {
+    return this.backend.allocatedBytes;
+  }
+
+  async load(weights: WeightSource): Promise<void> {
+    await loadTensors(this.plan, weights, (name) => this.bytes(name));
+  }
+
+  bytes(name: string): Uint8Array {
+    const buffer = this.plan.layout.buffers.get(name);
+    const leaf = this.plan.leaves.get(name);
+    if (buffer === undefined || leaf === undefined) {
+      throw new ThimbleError("tensor-unknown", "The session has no tensor of this name", { given: name });
+    }
+    return this.backend.bytes(buffer.offset, bytesOfValue(leaf));
+  }
+
+  async step(batches: readonly SessionBatch[], { rate, step }: { rate: number; step: number }): Promise<StepResult> {
+    const { options, training } = this.plan;
+    invariant(training !== undefined, "this session has no training program");
+    invariant(batches.length === options.accumulate, `a step takes ${options.accumulate} micro-batches`);
+    const started = performance.now();
+    const total = sum(batches, (batch) => sum(batch.weights, (weight) => weight));
+    this.#writeScalars(rate, step);
+    if (options.accumulate > 1) this.#clearSums();
+    let loss = 0;
+    for (const batch of batches) {
+      this.#writeBatch(batch, total);
+      await this.#run(options.accumulate > 1 ? "accumulate" : "train");
+      loss += this.#output(options.accumulate > 1 ? "accumulate" : "train", "loss");
+    }
+    if (options.accumulate > 1) await this.#run("apply");
+    const seconds = (performance.now() - started) / 1000;
+    if (options.clip === undefined) return { loss, seconds };
+    const last = options.accumulate > 1 ? "apply" : "train";
+    return { loss, seconds, gradientNorm: this.#output(last, "gradientNorm") };
+  }
+
+  async evaluate(batch: SessionBatch): Promise<{ lossSum: number; weightSum: number }> {
+    this.#writeBatch(batch, 1);
+    await this.#run("evaluate");
+    return { lossSum: this.#output("evaluate", "loss"), weightSum: sum(batch.weights, (weight) => weight) };
+  }
+
+  async decode(ids: Int32Array, position: number): Promise<Float32Array> {
+    const decode = this.plan.options.decode;
+    invariant(decode !== undefined, "this session has no decoding program");
+    if (ids.length === 0 || position + ids.length > decode.capacity) {
+      throw new ThimbleError("decode-capacity", "The text does not fit into the cache", {
+        given: `${ids.length} tokens at position ${position}`,
+        expected: `at least one token, and at most ${decode.capacity} positions`,
+        fix: "Ask for fewer tokens, or for a longer context.",
+      });
+    }
+    let at = 0;
+    let logits = new Float32Array(0);
+    while (at < ids.length) {
+      const count = ids.length - at >= decode.chunk ? decode.chunk : 1;
+      logits = await this.#decodeSome(ids.subarray(at, at + count), position + at);
+      at += count;
+    }
+    return logits;
+  }
+
+  close(): void {
+    this.backend.close();
+  }
+
+  async #decodeSome(ids: Int32Array, position: number): Promise<Float32Array<ArrayBuffer>> {
+    const names = decodeInputs(ids.length);
+    this.#i32(names.ids).set(ids);
+    this.#i32(names.positions).set(ids.map((_, index) => position + index));
+    this.#i32(names.offset)[0] = position;
+    await this.#run(`decode${ids.length}`);
+    const { buffer, node } = this.#place(`decode${ids.length}`, "logits");
+    return asF32(this.backend.bytes(buffer.offset, elements(node.shape) * sizeOf(node.dtype))).slice();
+  }
+
+  #index(program: string): number {
+    const index = this.plan.plans.findIndex((plan) => plan.name === program);
+    invariant(index >= 0, `this session has no program ${program}`);
+    return index;
+  }
+
+  async #run(program: string): Promise<void> {
+    await this.backend.run(this.#index(program));
+  }
+
+  #place(program: string, output: string): { buffer: { offset: number }; node: Node } {
+    return must(this.plan.plans[this.#index(program)]?.outputs.get(output), `output ${output}`);
+  }
+
+  #output(program: string, output: string): number {
+    const { buffer } = this.#place(program, output);
+    return asF32(this.backend.bytes(buffer.offset, 4))[0] ?? NaN;
+  }
+
+  #i32(name: string): Int32Array {
+    const bytes = this.bytes(name);
+    return new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+  }
+
+  #write(name: string, values: Int32Array | Float32Array): void {
+    if (!this.plan.leaves.has(name)) return;
+    const bytes = this.bytes(name);
+    invariant(
+      bytes.byteLength === values.byteLength,
+      `${name} has ${bytes.byteLength} bytes, was given ${values.byteLength}`,
+    );
+    bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  }
+
+  #writeBatch(batch: SessionBatch, total: number): void {
+    this.#write("input.ids", batch.ids);
+    this.#write("input.positions", batch.positions);
+    this.#write("input.segments", batch.segments);
+    this.#write("input.labels", batch.labels);
+    this.#write(
+      "input.weights",
+      batch.weights.map((weight) => weight / total),
+    );
+  }
+
+  /** `step` counts from 0 here and from 1 in the optimizer's formulas. */
+  #writeScalars(rate: number, step: number): void {
+    const { optimizer, seed } = this.plan.options;
+    const { low, high } = keyOf(seed);
+    this.#write("scalar.rate", Float32Array.of(rate));
+    for (const [name, value] of Object.entries(optimizer.scalars(step + 1))) {
+      this.#write(`scalar.${name}`, Float32Array.of(value));
+    }
+    this.#write("scalar.seedLow", Int32Array.of(low));
+    this.#write("scalar.seedHigh", Int32Array.of(high));
+    this.#write("scalar.step", Int32Array.of(step));
+  }
+
+  #clearSums(): void {
+    for (const { name, role } of this.tensors) if (role === "accumulator") this.bytes(name).fill(0);
+  }
+}
+
+function asF32(bytes: Uint8Array): Float32Array {
+  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+}
+
+function persistentTensor(leaf: Node, trained: ReadonlySet<string>): PersistentTensor {
+  const { name, role, shape, dtype, format } = leafAttributes(leaf);
+  const changes = role === "state" || trained.has(name);
+  return { name, role, shape, dtype, format, bytes: bytesOfValue(leaf), changes };
+}

@@ -1,0 +1,127 @@
+import type { Graph, Node } from "../ir/node.js";
+import { elements } from "../ir/shape.js";
+import type { ComposedMethods } from "../methods/compose.js";
+import type { AdaptContext, AdapterTensor } from "../methods/types.js";
+import { plainContext, plainLinear } from "../models/context.js";
+import { biasOf, weightOf } from "../models/parameters.js";
+import type { ForwardContext, ForwardResult, ModelDefinition, ParameterSpec } from "../models/types.js";
+import { less, multiply, select } from "../ops/arithmetic.js";
+import { leaf } from "../ops/leaves.js";
+import { randomBits, uniformFrom } from "../ops/random.js";
+import type { StepInputs, StepScalars } from "./inputs.js";
+
+export interface ForwardOptions {
+  readonly definition: ModelDefinition;
+  readonly methods: ComposedMethods | undefined;
+  readonly batch: number;
+  readonly length: number;
+  readonly activation: "f32" | "bf16";
+  /** Storage format of a checkpoint tensor in memory. */
+  readonly storedFormat: (parameter: string) => string;
+}
+
+/** A forward pass together with the leaves that it introduced. */
+export interface BuiltForward {
+  readonly result: ForwardResult;
+  /** Checkpoint tensors by name. */
+  readonly parameters: ReadonlyMap<string, { readonly spec: ParameterSpec; readonly node: Node }>;
+  /** Tensors of methods that train, by name. */
+  readonly adapters: ReadonlyMap<string, { readonly tensor: AdapterTensor; readonly node: Node }>;
+  /** Tensors of methods that `prepare` sets once. */
+  readonly fixed: ReadonlyMap<string, Node>;
+}
+
+/** The element type of a stored tensor's value: bf16 as stored, quantised blocks as the f32 they decode to. */
+export function valueType(format: string): "f32" | "bf16" | "f16" {
+  return format === "bf16" || format === "f16" ? format : "f32";
+}
+
+/** Builds the model's forward pass with the methods' changes; `scalars` only where the step trains (for dropout). */
+export function buildForward(
+  graph: Graph,
+  inputs: StepInputs,
+  options: ForwardOptions,
+  scalars: StepScalars | undefined,
+  attention?: ForwardContext["attention"],
+): BuiltForward {
+  const { definition, methods, batch, length, activation } = options;
+  const parameters = new Map<string, { spec: ParameterSpec; node: Node }>();
+  const base = plainContext({
+    graph,
+    batch,
+    length,
+    activation,
+    form: ({ name }) => ({ format: options.storedFormat(name), dtype: valueType(options.storedFormat(name)) }),
+    ...(inputs.segments === undefined ? {} : { segments: inputs.segments }),
+  });
+  const parameter = (spec: ParameterSpec): Node => {
+    const node = base.parameter(spec);
+    parameters.set(spec.name, { spec, node });
+    return node;
+  };
+  const own: ForwardContext = { ...base, parameter, ...(attention === undefined ? {} : { attention }) };
+  const collected = new AdapterLeaves(graph, definition, parameter, scalars);
+  const context: ForwardContext = {
+    ...own,
+    linear: (spec, x) =>
+      methods === undefined
+        ? plainLinear(own, spec, x)
+        : methods.linear(collected, spec, x, (below) => plainLinear(own, spec, below)),
+  };
+  const result = definition.forward(context, inputs);
+  return { result, parameters, adapters: collected.adapters, fixed: collected.fixedLeaves };
+}
+
+/** What methods see of the graph while it is built; remembers the tensors that they declare. */
+class AdapterLeaves implements AdaptContext {
+  readonly adapters = new Map<string, { tensor: AdapterTensor; node: Node }>();
+  readonly fixedLeaves = new Map<string, Node>();
+  #streams = 0;
+
+  constructor(
+    readonly graph: Graph,
+    readonly model: ModelDefinition,
+    private readonly parameter: (spec: ParameterSpec) => Node,
+    private readonly scalars: StepScalars | undefined,
+  ) {}
+
+  trainable(tensor: AdapterTensor): Node {
+    const { name, shape, dtype } = tensor;
+    const node = leaf(this.graph, { name, role: "weight", shape, dtype });
+    this.adapters.set(name, { tensor, node });
+    return node;
+  }
+
+  fixed({ name, shape, dtype }: { name: string; shape: readonly number[]; dtype: AdapterTensor["dtype"] }): Node {
+    const node = leaf(this.graph, { name, role: "weight", shape, dtype });
+    this.fixedLeaves.set(name, node);
+    return node;
+  }
+
+  weight(spec: Parameters<AdaptContext["weight"]>[0]): Node {
+    return this.parameter(weightOf(spec));
+  }
+
+  bias(spec: Parameters<AdaptContext["bias"]>[0]): Node | undefined {
+    return spec.bias ? this.parameter(biasOf(spec)) : undefined;
+  }
+
+  /** Inverted dropout; the mask is made again from its bits wherever it is read, never stored. */
+  dropout(x: Node, p: number, _place: string): Node {
+    if (this.scalars === undefined || p === 0) return x;
+    const { seedLow, seedHigh, step } = this.scalars;
+    const stream = dropoutStreams + this.#streams++;
+    const bits = randomBits({ low: seedLow, high: seedHigh }, stream, step, x.shape);
+    return select(less(uniformFrom(bits), p), 0, multiply(x, 1 / (1 - p)));
+  }
+}
+
+/** Streams of random bits below this belong to the optimizer's rounding. */
+export const dropoutStreams = 1 << 24;
+
+/** How many values train. */
+export function countElements(nodes: Iterable<Node>): number {
+  let total = 0;
+  for (const node of nodes) total += elements(node.shape);
+  return total;
+}

@@ -1,0 +1,47 @@
+import type { Graph, Node } from "../ir/node.js";
+import { leaf } from "../ops/leaves.js";
+
+/** What the host writes before a step; see {@link SessionBatch} for the meaning of the batch's part. */
+export interface StepInputs {
+  readonly ids: Node;
+  readonly positions: Node;
+  readonly labels: Node;
+  readonly weights: Node;
+  readonly segments: Node | undefined;
+}
+
+export function batchInputs(graph: Graph, batch: number, length: number, packed: boolean): StepInputs {
+  const tokens = batch * length;
+  const integers = (name: string, shape: readonly number[]): Node =>
+    leaf(graph, { name, role: "input", shape, dtype: "i32" });
+  return {
+    ids: integers("input.ids", [tokens]),
+    positions: integers("input.positions", [tokens]),
+    labels: integers("input.labels", [tokens]),
+    weights: leaf(graph, { name: "input.weights", role: "input", shape: [tokens], dtype: "f32" }),
+    segments: packed ? integers("input.segments", [batch, length]) : undefined,
+  };
+}
+
+/** Numbers that change from step to step: the optimizer's, and the key of the random bits. */
+export interface StepScalars {
+  readonly rate: Node;
+  readonly correction1: Node;
+  readonly correction2: Node;
+  readonly seedLow: Node;
+  readonly seedHigh: Node;
+  readonly step: Node;
+}
+
+export function stepScalars(graph: Graph): StepScalars {
+  const scalar = (name: string, dtype: "f32" | "u32"): Node =>
+    leaf(graph, { name: `scalar.${name}`, role: "input", shape: [], dtype });
+  return {
+    rate: scalar("rate", "f32"),
+    correction1: scalar("correction1", "f32"),
+    correction2: scalar("correction2", "f32"),
+    seedLow: scalar("seedLow", "u32"),
+    seedHigh: scalar("seedHigh", "u32"),
+    step: scalar("step", "u32"),
+  };
+}

@@ -1,0 +1,40 @@
+import { ThimbleError } from "../errors.js";
+import { bf16, f16, f32 } from "./dense.js";
+import type { StorageFormat } from "./format.js";
+import { q4_0, q4_1, q5_0, q5_1, q8_0 } from "./gguf-blocks.js";
+import { q2_K, q3_K, q4_K, q5_K, q6_K } from "./gguf-k-blocks.js";
+
+/** Every storage format, in the order in which they are listed to a person. */
+export const storageFormats: readonly StorageFormat[] = [
+  f32,
+  f16,
+  bf16,
+  q8_0,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q2_K,
+  q3_K,
+  q4_K,
+  q5_K,
+  q6_K,
+];
+
+const byId = new Map(storageFormats.map((format) => [format.id, format]));
+
+/** The format of this name, or an error that lists the names. */
+export function storageFormat(id: string): StorageFormat {
+  const format = byId.get(id);
+  if (format === undefined) {
+    throw new ThimbleError("storage-unknown", `Thimble has no storage format named ${id}`, {
+      given: id,
+      expected: storageFormats.map((known) => known.id).join(", "),
+    });
+  }
+  return format;
+}
+
+export function isStorageFormat(id: string): boolean {
+  return byId.has(id);
+}

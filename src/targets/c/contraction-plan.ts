@@ -1,0 +1,136 @@
+import { tileRows } from "./contraction-micro.js";
+import { layoutOf } from "./contraction-pack.js";
+import type { ContractionSizes, ContractionSpec } from "./contraction-types.js";
+
+/** Blocking limits, in elements of K, panel words and strip words. They and the sizes decide the blocking. */
+const longestDepth = 2304;
+const blockWords = 196_608;
+const stripWords = 2_097_152;
+const partialRows = 1020;
+/** Calls of at most this many rows, with both sides [x, K], are dot products. */
+export const fewRows = 8;
+/** Calls with at most this many rows (or columns) whose other side is [K, x] need no packing of that side. */
+export const thinRows = 24;
+const leastWide = 64;
+/** Depth that the thin path takes at a time. */
+export const thinDepth = 256;
+/** Batches of at least this many products a thread are shared out whole. */
+export const wholeProducts = 2;
+/** Words between strips beyond their own, so that they do not fall into one cache set. */
+const stripGap = 16;
+
+/** The blocking, as C; {@link contractionWorkspace} mirrors it. All areas are in words of 4 bytes. */
+export const planSource = String.raw`
+typedef enum { thimble_path_blocks, thimble_path_few, thimble_path_thin_rows, thimble_path_thin_columns } thimble_path;
+typedef struct {
+  thimble_path path;
+  int64_t chunks, chunk, columns, rows, packed, block, strip, partial, private, team;
+  int64_t length[THIMBLE_SEGMENTS];
+} thimble_plan;
+
+static __attribute__((noinline)) thimble_plan thimble_make_plan(const thimble_contraction* t, const int64_t* w, int64_t threads) {
+  thimble_plan p = {0};
+  int64_t M = w[0], N = w[1], depth = 0, packed = 0, skinny = 0, strips = (M + ${tileRows - 1}) / ${tileRows};
+  int along = 1, wide_rows = 1, wide_columns = 1;
+  for (int s = 0; s < t->segments; s++) {
+    int64_t K = w[4 + 7 * s + 6], even = (K + 1) / 2 * 2;
+    p.length[s] = K;
+    depth += even;
+    skinny += (K + 15) / 16 * 16 + ${stripGap};
+    if (t->a[s]->across) packed += ${tileRows} * even + ${stripGap};
+    along &= !t->a[s]->across && !t->b[s]->across;
+    wide_rows &= t->a[s]->across;
+    wide_columns &= t->b[s]->across;
+  }
+  p.path = along && M <= ${fewRows} ? thimble_path_few
+    : wide_columns && M <= ${thinRows} ? thimble_path_thin_rows
+    : wide_rows && N <= ${thinRows} && M >= ${leastWide} ? thimble_path_thin_columns : thimble_path_blocks;
+  if (p.path == thimble_path_few) p.private = ${fewRows} * skinny;
+  else if (p.path != thimble_path_blocks) p.private = ${thinRows} * skinny + ${thinDepth} * 64;
+  p.team = threads * p.private;
+  if (p.path != thimble_path_blocks) return p;
+  p.chunks = 1;
+  p.chunk = larger(depth, 2);
+  if (depth > ${longestDepth}) {
+    p.chunks = p.chunk = 0;
+    for (int s = 0; s < t->segments; s++) {
+      int64_t K = p.length[s], parts = (K + ${longestDepth - 1}) / ${longestDepth};
+      if (parts == 0) continue;
+      p.length[s] = ((K + parts - 1) / parts + 255) / 256 * 256;
+      p.chunk = larger(p.chunk, p.length[s]);
+      p.chunks += (K + p.length[s] - 1) / p.length[s];
+    }
+  }
+  p.columns = larger(64, smaller(512, ${blockWords} / p.chunk / 64 * 64));
+  p.columns = (p.columns + t->granule - 1) / t->granule * t->granule;
+  p.rows = strips * ${tileRows};
+  if (packed) p.rows = smaller(p.rows, larger(16, ${stripWords} / packed) * ${tileRows});
+  if (p.chunks > 1) p.rows = smaller(p.rows, ${partialRows});
+  p.packed = (packed * (p.rows / ${tileRows}) + 15) / 16 * 16;
+  p.block = p.columns * p.chunk;
+  p.strip = ${tileRows} * ((p.chunk + 16 * t->segments + 15) / 16 * 16);
+  p.partial = p.chunks > 1 ? p.rows * p.columns : 0;
+  p.private = p.strip + p.partial;
+  p.team = p.packed + threads * (p.block + p.private);
+  return p;
+}`;
+
+function even(value: number): number {
+  return Math.ceil(value / 2) * 2;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+function roundUp(value: number, granule: number): number {
+  return Math.ceil(value / granule) * granule;
+}
+
+/** Columns of a block are cut where packed blocks along rows of `b` [K, N] end. */
+export function blockGranule(spec: ContractionSpec): number {
+  const wide = spec.segments.some(({ b }) => b.decoder !== undefined && b.decoder.elements > 64 && !b.transposed);
+  return wide ? 256 : 64;
+}
+
+function chunking(depths: readonly number[]): { chunks: number; chunk: number } {
+  const depth = sum(depths.map(even));
+  if (depth <= longestDepth) return { chunks: 1, chunk: Math.max(depth, 2) };
+  const used = depths.filter((length) => length > 0);
+  const lengths = used.map((length) => roundUp(Math.ceil(length / Math.ceil(length / longestDepth)), 256));
+  const chunks = sum(used.map((length, index) => Math.ceil(length / (lengths[index] ?? 256))));
+  return { chunks, chunk: Math.max(...lengths) };
+}
+
+/** Words that each thread needs for the paths without blocks; undefined where blocks are used. */
+function smallPathWords(spec: ContractionSpec, { rows, columns, depths }: ContractionSizes): number | undefined {
+  const across = spec.segments.map(({ a, b }) => [layoutOf("a", a) === "across", layoutOf("b", b) === "across"]);
+  const skinny = sum(depths.map((depth) => roundUp(depth, 16) + stripGap));
+  if (rows <= fewRows && across.every(([a, b]) => a === false && b === false)) return fewRows * skinny;
+  const thin = thinRows * skinny + thinDepth * 64;
+  if (rows <= thinRows && across.every(([, b]) => b)) return thin;
+  return columns <= thinRows && rows >= leastWide && across.every(([a]) => a) ? thin : undefined;
+}
+
+function teamWords(spec: ContractionSpec, sizes: ContractionSizes, threads: number): number {
+  const small = smallPathWords(spec, sizes);
+  if (small !== undefined) return threads * small;
+  const { chunks, chunk } = chunking(sizes.depths);
+  const wanted = Math.max(64, Math.min(512, Math.floor(Math.floor(blockWords / chunk) / 64) * 64));
+  const columns = roundUp(wanted, blockGranule(spec));
+  const across = sizes.depths.filter((_, index) => spec.segments[index]?.a.transposed === true);
+  const packed = sum(across.map((depth) => tileRows * even(depth) + stripGap));
+  let rows = roundUp(sizes.rows, tileRows);
+  if (packed > 0) rows = Math.min(rows, Math.max(16, Math.floor(stripWords / packed)) * tileRows);
+  if (chunks > 1) rows = Math.min(rows, partialRows);
+  const strip = tileRows * roundUp(chunk + 16 * spec.segments.length, 16);
+  const own = strip + (chunks > 1 ? rows * columns : 0);
+  return roundUp((packed * rows) / tileRows, 16) + threads * (columns * chunk + own);
+}
+
+/** Exact bytes of the workspace argument for one call; it needs no particular alignment beyond 4 bytes. */
+export function contractionWorkspace(spec: ContractionSpec, sizes: ContractionSizes, threads: number): number {
+  const whole = (sizes.batch ?? 1) >= wholeProducts * threads;
+  const words = whole ? threads * teamWords(spec, sizes, 1) : teamWords(spec, sizes, threads);
+  return words * 4 + 64;
+}

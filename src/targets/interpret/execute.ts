@@ -1,0 +1,47 @@
+import { must } from "../../errors.js";
+import type { Node } from "../../ir/node.js";
+import type { Tensor } from "../../ir/tensor.js";
+import type { Buffer, PlannedStep, ProgramPlan, TargetFacts } from "../../plan/plan.js";
+import { evaluate } from "./evaluate.js";
+import type { ReadBytes } from "./memory.js";
+import { tensorFromBytes, tensorToBytes } from "./memory.js";
+
+/** All outputs of a kernel are computed before any is written, so any input may be overwritten. */
+export const interpretFacts: TargetFacts = {
+  alignment: 64,
+  workspaceBytes: () => 0,
+  inPlace: (kernel) => (kernel.kind === "loops" ? kernel.inputs : []),
+};
+
+/** NaN as f32 and as bf16; index buffers get zeros instead, so that a wrong read is wrong and not a crash. */
+export const poisonPattern = 0x7fc07fc0;
+
+/** Runs a planned program inside its arena by the meaning of its kernels. */
+export function executePlan(plan: ProgramPlan, bytes: ReadBytes, options: { readonly poison?: boolean } = {}): void {
+  if (options.poison === true) for (const buffer of plan.buffers) poison(buffer, bytes);
+  plan.steps.forEach((step, index) => {
+    executeStep(step, bytes);
+    if (options.poison === true) {
+      for (const buffer of plan.buffers) if (buffer.end === index) poison(buffer, bytes);
+    }
+  });
+}
+
+function poison(buffer: Buffer, bytes: ReadBytes): void {
+  const view = bytes(buffer.offset, buffer.bytes);
+  new Uint32Array(view.buffer, view.byteOffset, view.byteLength >>> 2).fill(poisonPattern);
+}
+
+function executeStep({ step, inputs, outputs, copies }: PlannedStep, bytes: ReadBytes): void {
+  const bindings = new Map<Node, Tensor>();
+  step.kernel.inputs.forEach((node, index) => {
+    const buffer = must(inputs[index], "input buffer");
+    bindings.set(node, tensorFromBytes(node, bytes(buffer.offset, buffer.bytes)));
+  });
+  const values = evaluate(step.kernel.outputs, bindings);
+  values.forEach((value, index) => {
+    const buffer = must(outputs[index], "output buffer");
+    tensorToBytes(value, bytes(buffer.offset, buffer.bytes));
+  });
+  for (const [from, to] of copies) bytes(to.offset, to.bytes).set(bytes(from.offset, to.bytes));
+}

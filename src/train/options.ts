@@ -1,0 +1,117 @@
+import type { RunConfig } from "../config/schema.js";
+import { ThimbleError } from "../errors.js";
+import type { WeightSource } from "../io/weight-source.js";
+import type { ComposedMethods } from "../methods/compose.js";
+import type { ModelDefinition, ParameterSpec } from "../models/types.js";
+import { makeOptimizer } from "../optim/registry.js";
+import type { Schedule } from "../optim/schedules.js";
+import { schedule } from "../optim/schedules.js";
+import type { SavedPolicy } from "../passes/saved.js";
+import { usableCores } from "../runtime/platform.js";
+import type { SessionOptions, TargetName } from "../session/types.js";
+
+const dense: readonly string[] = ["f32", "f16", "bf16"];
+
+/**
+ * In which storage format each tensor of the checkpoint lies in memory: blocks of a quantised file as they are while
+ * they are frozen; all else, and what trains, in the run's type.
+ */
+export function storedFormats(
+  definition: ModelDefinition,
+  dtype: "f32" | "bf16",
+  weights: WeightSource | undefined,
+  trains: (parameter: ParameterSpec) => boolean,
+): (parameter: string) => string {
+  const formats = new Map<string, string>();
+  for (const parameter of definition.parameters) {
+    const inFile = weights?.tensor(parameter.name).storageFormat ?? dtype;
+    formats.set(parameter.name, dense.includes(inFile) || trains(parameter) ? dtype : inFile);
+  }
+  return (name) => formats.get(name) ?? dtype;
+}
+
+/** Types of masters and states, where the run leaves them to what suits it. */
+export function precisionOf(
+  config: RunConfig,
+  saves: ComposedMethods["saves"],
+): { readonly master: boolean; readonly states: "f32" | "bf16" } {
+  const bf16Weights = config.dtype === "bf16" && saves === "weights";
+  return {
+    master: config.masterDtype === "f32",
+    states: config.stateDtype ?? (bf16Weights ? "bf16" : "f32"),
+  };
+}
+
+/** The update rule with all its settings, as the registry of optimizers reads them. */
+export function optimizerSettings(config: RunConfig, saves: ComposedMethods["saves"]): Record<string, unknown> {
+  const { optimizer: id, beta1, beta2, epsilon, momentum, nesterov, weightDecay } = config;
+  const given = Object.entries({ beta1, beta2, epsilon, momentum, nesterov }).filter(
+    ([, value]) => value !== undefined,
+  );
+  return { id, ...Object.fromEntries(given), weight_decay: weightDecay, ...precisionOf(config, saves) };
+}
+
+export function scheduleOf({ schedule: kind, warmup, minRatio, decay, steps }: RunConfig): Schedule {
+  return schedule({ kind, warmup, min_ratio: minRatio ?? 0, decay: decay ?? 0.1 }, steps);
+}
+
+const savedPolicies: Readonly<Record<RunConfig["recompute"], SavedPolicy>> = {
+  none: "all",
+  cheap: "cheap",
+  block: "block",
+};
+
+export function targetOf({ target }: Pick<RunConfig, "target">): TargetName {
+  return target === "auto" ? "c" : target;
+}
+
+/** What differs between training, evaluating and generating with one model. */
+export interface SessionParts {
+  readonly definition: ModelDefinition;
+  readonly weights: WeightSource | undefined;
+  readonly methods: ComposedMethods | undefined;
+  readonly segments: boolean;
+  readonly train: boolean;
+  readonly evaluate: boolean;
+  readonly decode: SessionOptions["decode"];
+}
+
+/** The session of a run, from its settings and its model. */
+export function sessionOptions(config: RunConfig, parts: SessionParts): SessionOptions {
+  const { definition, weights, methods } = parts;
+  const { dtype, batch, seq, accumulate, clip, threads, seed } = config;
+  refuseLongRows(seq, definition);
+  return {
+    definition,
+    storedFormat: storedFormats(
+      definition,
+      dtype,
+      weights,
+      (parameter) => parts.train && methods?.trains(parameter) === true,
+    ),
+    methods,
+    batch,
+    length: seq,
+    accumulate: parts.train ? accumulate : 1,
+    dtype,
+    optimizer: makeOptimizer(optimizerSettings(config, methods?.saves ?? "adapter")),
+    clip,
+    saved: savedPolicies[config.recompute],
+    segments: parts.segments,
+    train: parts.train,
+    evaluate: parts.evaluate,
+    decode: parts.decode,
+    target: targetOf(config),
+    threads: threads ?? usableCores(),
+    seed,
+  };
+}
+
+function refuseLongRows(seq: number, { contextLength }: ModelDefinition): void {
+  if (seq <= contextLength) return;
+  throw new ThimbleError("config-seq", "The rows are longer than the model's context", {
+    where: "seq",
+    given: String(seq),
+    expected: `at most ${contextLength}`,
+  });
+}
