@@ -1,6 +1,7 @@
 /**
  * Speed of the generated C kernels against the machine's measured peak: `npx tsx bench/kernels.ts [threads] [filter]`.
- * Prints GFLOP/s of the fastest of several calls, packing included.
+ * Prints GFLOP/s of the fastest of several calls, packing included. With one thread the time is that of the CPU, so
+ * that other programs disturb it less.
  */
 import { storeEpilogue } from "../src/targets/c/contraction-epilogue.js";
 import {
@@ -11,48 +12,42 @@ import {
   type ContractionSpec,
   type Operand,
 } from "../src/targets/c/contraction.js";
+import {
+  crossEntropyArguments,
+  crossEntropyWorkspace,
+  renderCrossEntropy,
+  type CrossEntropySpec,
+} from "../src/targets/c/cross-entropy.js";
 import { Kernels, Memory } from "../src/targets/c/testing/harness.js";
 
 const threads = Number(process.argv[2] ?? 2);
 const filter = process.argv[3] ?? "";
 const repeats = Number(process.env["REPEATS"] ?? 7);
 
-const peakSource = `
-EXPORT void peak_f32(const int64_t* w, Context* context) {
-  (void)context;
-  vn sums[24], x = thimble_splat_n(0.5f), y = thimble_splat_n(0.25f);
-  for (int i = 0; i < 24; i++) sums[i] = (vn){0};
+/** 24 independent chains of `operation`, which fill the multipliers of any CPU. */
+function peakKernel(name: string, operation: string): string {
+  const chains = Array.from({ length: 24 }, (_, index) => `s${index}`);
+  return `
+EXPORT void ${name}(const int64_t* w, Context* context) {
+  vn x = thimble_splat_n(0.5f), y = thimble_splat_n(0.25f), ${chains.map((chain, index) => `${chain} = thimble_splat_n(${index})`).join(", ")};
   for (int64_t k = 0; k < w[0]; k++) {
-#pragma GCC unroll 24
-    for (int i = 0; i < 24; i++) sums[i] = thimble_fma_n(x, y, sums[i]);
-    __asm__ volatile("" : "+m"(*(int64_t*)w[1]));
+    __asm__ volatile("" ::: "memory");
+    ${chains.map((chain) => `${chain} = ${operation}(x, y, ${chain});`).join(" ")}
   }
-  float total = 0;
-  for (int i = 0; i < 24; i++) total += sums[i][0];
-  *(volatile float*)(w[1] + 64 * (context->thread + 1)) = total;
+  *(volatile float*)(w[1] + 64 * context->thread) = (${chains.join(" + ")})[0];
+}`;
 }
+
+const peakSource = `${peakKernel("peak_f32", "thimble_fma_n")}
 #ifdef HAS_BF16_DOT
-EXPORT void peak_bf16(const int64_t* w, Context* context) {
-  vn sums[24], x = thimble_splat_n(0.5f), y = thimble_splat_n(0.25f);
-  for (int i = 0; i < 24; i++) sums[i] = (vn){0};
-  for (int64_t k = 0; k < w[0]; k++) {
-#pragma GCC unroll 24
-    for (int i = 0; i < 24; i++) sums[i] = thimble_dot_n(x, y, sums[i]);
-    __asm__ volatile("" : "+m"(*(int64_t*)w[1]));
-  }
-  float total = 0;
-  for (int i = 0; i < 24; i++) total += sums[i][0];
-  *(volatile float*)(w[1] + 64 * (context->thread + 1)) = total;
-}
-EXPORT int64_t peak_lanes(void) { return NATIVE * 4; }
+${peakKernel("peak_bf16", "thimble_dot_n")}
 #else
 EXPORT void peak_bf16(const int64_t* w, Context* context) { peak_f32(w, context); }
-EXPORT int64_t peak_lanes(void) { return NATIVE * 2; }
 #endif
-EXPORT void lanes(const int64_t* w, Context* context) {
+EXPORT void flops(const int64_t* w, Context* context) {
   (void)context;
   ((int64_t*)w[0])[0] = NATIVE * 2;
-  ((int64_t*)w[0])[1] = peak_lanes();
+  ((int64_t*)w[0])[1] = NATIVE * 2 * UNIT_bf16;
 }`;
 
 const plain = (dtype: ContractionDType): Operand => ({ dtype, transposed: false });
@@ -105,11 +100,23 @@ function specOf(layout: Layout, variant: (typeof variants)[number]): Contraction
 
 const used = (Object.keys(layouts) as Layout[]).flatMap((layout) => variants.map((variant) => specOf(layout, variant)));
 const flags = ["-march=native", ...(process.env["FLAGS"] ?? "").split(" ").filter((flag) => flag !== "")];
-const kernels = new Kernels([...used.map((spec) => renderContraction(spec).source), peakSource], flags);
+const losses: readonly (readonly [string, CrossEntropySpec])[] = (["f32", "bf16"] as const).flatMap((type) => {
+  const loss: CrossEntropySpec = { x: type, weight: { dtype: type }, compute: type };
+  return [
+    [`${type} loss`, loss],
+    [`${type} loss, dx`, { ...loss, inputGradient: type }],
+    [`${type} loss, dx, dW`, { ...loss, inputGradient: type, weightGradient: true }],
+  ] as const;
+});
+const rendered = [
+  ...used.map((spec) => renderContraction(spec)),
+  ...losses.map(([, spec]) => renderCrossEntropy(spec)),
+];
+const kernels = new Kernels([...rendered.map(({ source }) => source), peakSource], flags);
 
 function measurePeak(): { f32: number; bf16: number } {
   const memory = new Memory(64 * 65);
-  kernels.run("lanes", [memory.address]);
+  kernels.run("flops", [memory.address]);
   const [f32Flops, bf16Flops] = new BigInt64Array(memory.data.buffer, memory.data.byteOffset, 2);
   const loops = 2_000_000;
   const rate = (name: string, flops: bigint | undefined): number =>
@@ -146,6 +153,33 @@ function measure(layout: Layout, variant: (typeof variants)[number], m: number, 
   return (2 * m * n * k) / seconds / 1e9;
 }
 
+/** GFLOP/s of the products that the results need: one for the loss, one more for each gradient. */
+function measureLoss(spec: CrossEntropySpec, rows: number, depth: number, vocabulary: number): number {
+  const bytes = bytesOf(spec.x);
+  const memories = [rows * depth * bytes, vocabulary * depth * bytes, rows * 4, rows * 4, rows * 4, rows * depth * bytes];
+  const [x, w, labels, weights, nll, dx] = memories.map((size) => new Memory(size));
+  const dw = new Memory(spec.weightGradient === true ? vocabulary * depth * 4 : 4);
+  const workspace = new Memory(crossEntropyWorkspace(spec, { rows, depth, vocabulary }, threads));
+  const all = [x, w, labels, weights, nll, dx, dw, workspace].filter((memory) => memory !== undefined);
+  for (const { data } of all) data.fill(0x3c);
+  new Int32Array(labels?.data.buffer ?? new ArrayBuffer(0), labels?.data.byteOffset, rows).fill(7);
+  const at = (memory: Memory | undefined): { address: bigint; rowStride: number } => ({
+    address: memory?.address ?? 0n,
+    rowStride: depth,
+  });
+  const words = crossEntropyArguments<bigint | number>({
+    ...{ rows, depth, vocabulary, workspace: workspace.address, x: at(x), weight: at(w) },
+    ...{ labels: at(labels).address, rowWeights: at(weights).address, nll: at(nll).address },
+    ...{ inputGradient: at(dx), weightGradient: at(dw) },
+  });
+  const seconds = kernels.run(renderCrossEntropy(spec).name, words, threads, Math.min(repeats, 3));
+  all.forEach((memory) => {
+    memory.free();
+  });
+  const products = 1 + (spec.inputGradient === undefined ? 0 : 1) + (spec.weightGradient === true ? 1 : 0);
+  return (2 * rows * depth * vocabulary * products) / seconds / 1e9;
+}
+
 const peak = measurePeak();
 console.log(`peak of ${threads} threads: f32 ${peak.f32.toFixed(0)}, bf16 ${peak.bf16.toFixed(0)} GFLOP/s`);
 for (const variant of variants) {
@@ -155,5 +189,14 @@ for (const variant of variants) {
     const rate = measure(layout, variant, m, n, k);
     const share = rate / peak[variant.compute];
     console.log(`${label}  ${rate.toFixed(1).padStart(7)} GFLOP/s  ${(share * 100).toFixed(0).padStart(3)} %`);
+  }
+}
+for (const [label, spec] of losses) {
+  for (const rows of [64, 1024]) {
+    const line = `cross-entropy ${label.padEnd(18)} ${String(rows).padStart(5)} x 49152 x 576`;
+    if (!line.includes(filter)) continue;
+    const rate = measureLoss(spec, rows, 576, 49152);
+    const share = rate / peak[spec.compute];
+    console.log(`${line}  ${rate.toFixed(1).padStart(7)} GFLOP/s  ${(share * 100).toFixed(0).padStart(3)} %`);
   }
 }

@@ -129,6 +129,9 @@ describe("flags", () => {
     expect(spec("model").repeatable).toBe(false);
     expect(parseFlag(spec("lr"), "1e-4")).toBe(1e-4);
     expect(parseFlag(spec("resume"), "true")).toBe(true);
+    expect(parseFlag(spec("holdout"), "0.1")).toBe(0.1);
+    expect(parseFlag(spec("holdout"), "held.jsonl")).toBe("held.jsonl");
+    expect(spec("holdout").repeatable).toBe(false);
     expect(refusal(() => parseFlag(spec("batch"), "four")).where).toBe("--batch");
     expect(refusal(() => parseFlag(spec("batch"), "")).where).toBe("--batch");
     expect(refusal(() => resolveConfig({ flags: { batch: parseFlag(spec("batch"), "1.5") } })).code).toBe(

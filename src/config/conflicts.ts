@@ -1,5 +1,6 @@
 import { ThimbleError } from "../errors.js";
 import type { RunConfig, RunKey } from "./schema.js";
+import { defaultSteps } from "./schema.js";
 
 interface Conflict {
   /** The setting that has no meaning. */
@@ -44,7 +45,7 @@ const conflicts: readonly Conflict[] = [
   {
     key: "warmup",
     other: "steps",
-    applies: ({ warmup, steps }) => warmup >= 1 && warmup > steps,
+    applies: ({ warmup, steps = defaultSteps }) => warmup >= 1 && warmup > steps,
     reason: "the warm-up is longer than the run",
   },
   {

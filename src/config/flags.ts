@@ -12,6 +12,8 @@ export interface FlagSpec {
   /** What stands for the value in help texts, as in `<N>`; empty for a switch. */
   readonly placeholder: string;
   readonly repeatable: boolean;
+  /** Whether text that looks like a number is one. */
+  readonly numeric: boolean;
   readonly choices?: readonly string[];
   readonly minimum?: number;
   readonly maximum?: number;
@@ -24,7 +26,7 @@ interface Property {
   readonly description?: string;
   readonly default?: unknown;
   readonly enum?: readonly string[];
-  readonly anyOf?: readonly unknown[];
+  readonly anyOf?: readonly { readonly type?: string }[];
   readonly minimum?: number;
   readonly maximum?: number;
 }
@@ -47,7 +49,8 @@ function describeFlag(key: RunKey, property: Property): FlagSpec {
     flag: `--${flagName(key)}`,
     kind,
     placeholder,
-    repeatable: property.anyOf !== undefined,
+    repeatable: property.anyOf?.some((one) => one.type === "array") === true,
+    numeric: property.anyOf?.some((one) => one.type === "number") === true,
     ...(property.enum === undefined ? {} : { choices: property.enum }),
     ...(property.minimum === undefined ? {} : { minimum: property.minimum }),
     ...(property.maximum === undefined ? {} : { maximum: property.maximum }),
@@ -65,6 +68,7 @@ function placeholderOf(key: RunKey, property: Property): string {
     set: "<METHOD.KEY=VALUE>",
     adapter: "<DIR>",
     template: "<FILE>",
+    holdout: "<SHARE|FILE>",
     out: "<DIR>",
   };
   return names[key] ?? "<TEXT>";
@@ -74,7 +78,7 @@ function placeholderOf(key: RunKey, property: Property): string {
 export function parseFlag(spec: FlagSpec, text: string): string | number | boolean {
   switch (spec.kind) {
     case "text":
-      return text;
+      return spec.numeric && text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
     case "switch":
       if (text === "true" || text === "false") return text === "true";
       throw badFlag(spec, text, "true or false");

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { recordFormats } from "../data/formats.js";
 import { methods } from "../methods/registry.js";
 
 /** The largest count that a setting may have: sizes are computed from it. */
@@ -6,6 +7,9 @@ const most = 2 ** 31 - 1;
 const count = z.int().min(1).max(most);
 const countOrNone = z.int().min(0).max(most);
 const source = z.string().min(1);
+
+/** Steps of a run that does not say how many. */
+export const defaultSteps = 100;
 
 /** Steps (1 and more) or a share of all steps (below 1). */
 const stepsOrShare = z
@@ -60,7 +64,9 @@ export const runSchema = z.strictObject({
     .describe("Type of the optimizer's states; default bf16 for full tuning in bf16, else f32"),
   batch: count.default(4).describe("Rows of a micro-batch"),
   seq: count.default(256).describe("Tokens of a row"),
-  steps: count.default(100).describe("Optimizer steps in all, those before a resume included"),
+  steps: count
+    .optional()
+    .describe(`Optimizer steps in all, those before a resume included; default ${defaultSteps}; limits an evaluation`),
   accumulate: count.default(1).describe("Micro-batches of one optimizer step"),
   seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(0).describe("Seed of all random numbers"),
   threads: count.max(1024).optional().describe("Threads; results do not depend on it; default all usable cores"),
@@ -90,21 +96,35 @@ export const runSchema = z.strictObject({
     .enum(["none", "cheap", "block"])
     .default("cheap")
     .describe("What backward makes again instead of keeping it: nothing, what costs little, all inside a block"),
-  pack: z
-    .boolean()
+  format: z
+    .enum(recordFormats)
     .optional()
-    .describe("Several records a row, which do not see each other; default as the data suits"),
+    .describe("Format of JSONL, JSON and parquet records; default found by their fields"),
+  rows: z
+    .enum(["packed", "padded", "stream"])
+    .optional()
+    .describe("How records fill rows: several that do not see each other, one each, or cut from one text"),
+  overlong: z
+    .enum(["split", "truncate", "drop"])
+    .optional()
+    .describe("Records longer than a row; default split for text, else truncate"),
+  documents: z
+    .enum(["file", "blank-lines"])
+    .optional()
+    .describe("Where documents of text files end: with the file, or at blank lines too; default file"),
+  order: z
+    .enum(["shuffled", "sequential"])
+    .optional()
+    .describe("Order of the rows; default sequential for token files, else shuffled anew in each epoch"),
   trainOn: z
-    .enum(["all", "completion"])
+    .enum(["all", "assistant", "completion"])
     .optional()
-    .describe("Tokens with a loss: all, or only completions and assistant turns; default as the data suits"),
+    .describe("Tokens with a loss; default completions and assistant turns, and all of plain text"),
   template: source.optional().describe("Jinja file that replaces the model's chat template"),
   holdout: z
-    .number()
-    .min(0)
-    .max(0.5)
+    .union([z.number().min(0).lt(1), source])
     .optional()
-    .describe("Share of the data kept out of training, for evaluation; default 0.05 with eval-every, else 0"),
+    .describe("Data to evaluate on: a share of the data, or a file; default 0.05 with eval-every, else none"),
   evalEvery: countOrNone.default(0).describe("Evaluate on the held-out data every so many steps; 0 = never"),
   saveEvery: countOrNone.default(100).describe("Checkpoint every so many steps; 0 = only after the last"),
   keep: count.default(2).describe("Checkpoints to keep"),

@@ -65,21 +65,11 @@ function fromPrefixes(
   turns: readonly number[],
   text: string,
 ): Span[] | undefined {
-  const upTo = (end: number, addGenerationPrompt: boolean): string | undefined => {
-    try {
-      return template.render(
-        { ...conversation, messages: conversation.messages.slice(0, end) },
-        { addGenerationPrompt },
-      );
-    } catch {
-      return undefined;
-    }
-  };
   const spans: Span[] = [];
   for (const turn of turns) {
-    const before = upTo(turn, false);
-    const prompted = upTo(turn, true);
-    const behind = upTo(turn + 1, false);
+    const before = renderUpTo(template, conversation, turn, false);
+    const prompted = renderUpTo(template, conversation, turn, true);
+    const behind = renderUpTo(template, conversation, turn + 1, false);
     if (before === undefined || prompted === undefined || behind === undefined) return undefined;
     if (!text.startsWith(behind) || !behind.startsWith(before)) return undefined;
     // The prompt may hold what a finished turn lacks (an opened thinking block): the common part is the prompt proper.
@@ -88,6 +78,27 @@ function fromPrefixes(
     spans.push({ start, end: behind.length });
   }
   return spans;
+}
+
+/** The first turns as text, or undefined where the template refuses them. */
+function renderUpTo(
+  template: ChatTemplate,
+  conversation: Conversation,
+  end: number,
+  addGenerationPrompt: boolean,
+): string | undefined {
+  try {
+    return template.render({ ...conversation, messages: conversation.messages.slice(0, end) }, { addGenerationPrompt });
+  } catch {
+    return undefined;
+  }
+}
+
+/** What the template writes to have the assistant begin a turn. */
+function generationPrompt(template: ChatTemplate, conversation: Conversation, turn: number): string {
+  const before = renderUpTo(template, conversation, turn, false) ?? "";
+  const prompted = renderUpTo(template, conversation, turn, true) ?? "";
+  return prompted.startsWith(before) ? prompted.slice(before.length) : "";
 }
 
 /** The spans by rendering once with a placeholder for each assistant content and aligning what stands between them. */
@@ -109,10 +120,13 @@ function fromPlaceholders(
   for (const [index, turn] of turns.entries()) {
     const lead = parts[2 * index] ?? "";
     if (!text.startsWith(lead, at)) return undefined;
-    const start = at + lead.length;
-    const end = contentEnd(text, start, conversation.messages[turn]?.content, parts[2 * index + 2] ?? "");
+    const content = at + lead.length;
+    const end = contentEnd(text, content, conversation.messages[turn]?.content, parts[2 * index + 2] ?? "");
     if (end === undefined) return undefined;
-    spans.push({ start, end });
+    // What stands between the generation prompt and the content is for the assistant to write, too.
+    const prompt = generationPrompt(template, conversation, turn);
+    const prompted = prompt === "" ? -1 : lead.lastIndexOf(prompt);
+    spans.push({ start: prompted < 0 ? content : at + prompted + prompt.length, end });
     at = end;
   }
   return text.slice(at) === parts.at(-1) ? spans : undefined;

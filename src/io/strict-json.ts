@@ -29,30 +29,44 @@ function decodeText(bytes: Uint8Array, { code, where }: JsonLimits): string {
   }
 }
 
-/** One pass over the tokens: depth, and the keys of every open object. What is malformed is left to `JSON.parse`. */
+/**
+ * One pass over the text: depth, and the keys of every open object. What is malformed is left to `JSON.parse`. A loop
+ * and not a regular expression, whose stack a string of many megabytes can exhaust.
+ */
 function checkStructure(text: string, limits: JsonLimits): void {
   const keys: Set<string>[] = [];
-  const tokens = /"(?:[^"\\]|\\.)*"\s*(:)?|[{}[\]]/gsy;
-  const skip = /[^"{}[\]]+/gy;
-  for (let at = 0; at < text.length;) {
-    skip.lastIndex = at;
-    if (skip.test(text)) at = skip.lastIndex;
-    tokens.lastIndex = at;
-    const match = tokens.exec(text);
-    if (match === null) return;
-    at = tokens.lastIndex;
-    const token = match[0];
-    if (token === "{" || token === "[") {
-      keys.push(new Set());
-      if (keys.length > limits.depth) {
+  for (let at = 0; at < text.length; at++) {
+    const character = text.charAt(at);
+    if (character === "{" || character === "[") {
+      if (keys.push(new Set()) > limits.depth) {
         throw new ThimbleError(limits.code, "This JSON is nested too deeply", {
           where: limits.where,
           expected: `at most ${limits.depth} levels`,
         });
       }
-    } else if (token === "}" || token === "]") keys.pop();
-    else if (match[1] === ":") checkKey(token.slice(0, token.lastIndexOf('"') + 1), keys.at(-1), limits);
+    } else if (character === "}" || character === "]") keys.pop();
+    else if (character === '"') {
+      const end = endOfString(text, at);
+      if (isBeforeColon(text, end)) checkKey(text.slice(at, end), keys.at(-1), limits);
+      at = end - 1;
+    }
   }
+}
+
+/** The position after the string that starts at `start`. */
+function endOfString(text: string, start: number): number {
+  for (let at = start + 1; at < text.length; at++) {
+    const character = text.charAt(at);
+    if (character === "\\") at++;
+    else if (character === '"') return at + 1;
+  }
+  return text.length;
+}
+
+function isBeforeColon(text: string, start: number): boolean {
+  let at = start;
+  while (at < text.length && " \t\n\r".includes(text.charAt(at))) at++;
+  return text.charAt(at) === ":";
 }
 
 function checkKey(literal: string, keys: Set<string> | undefined, { code, where }: JsonLimits): void {

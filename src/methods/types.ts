@@ -79,7 +79,7 @@ export interface AdaptContext {
   weight(spec: LinearSpec): Node;
   /** The bias [out] of a linear layer that has one. */
   bias(spec: LinearSpec): Node | undefined;
-  /** Dropout of `x` with probability `p`, keyed by (step, place); the identity outside training. */
+  /** Dropout of `x` (f32) with probability `p`, keyed by (step, place); `x` itself at p = 0 and outside training. */
   dropout(x: Node, p: number, place: string): Node;
 }
 

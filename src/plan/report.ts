@@ -1,3 +1,4 @@
+import { liveBytes } from "./offsets.js";
 import { sum } from "./sum.js";
 import type { Kind, PersistentLayout, ProgramPlan } from "./plan.js";
 
@@ -37,13 +38,14 @@ export interface MemoryReport {
 }
 
 export function reportProgram(plan: ProgramPlan, layout: PersistentLayout): ProgramReport {
-  const live = plan.steps.map((_, index) =>
-    plan.buffers.filter((buffer) => buffer.start <= index && index <= buffer.end),
-  );
-  const bytes = live.map((buffers) => layout.bytes + sum(buffers, (buffer) => buffer.bytes));
+  const live = liveBytes(plan.buffers);
+  const bytes = plan.steps.map((_, index) => layout.bytes + (live[index] ?? 0));
   const peak = bytes.reduce((best, value, index) => (value > (bytes[best] ?? 0) ? index : best), 0);
   const planBytes = layout.bytes + plan.extent;
-  const atPeak = [...layout.buffers.values(), ...(live[peak] ?? [])];
+  const atPeak = [
+    ...layout.buffers.values(),
+    ...plan.buffers.filter((buffer) => buffer.start <= peak && peak <= buffer.end),
+  ];
   const composition = { weights: 0, gradients: 0, states: 0, saved: 0, workspace: 0 };
   for (const buffer of atPeak) composition[buffer.kind] += buffer.bytes;
   composition.workspace += planBytes - sum(atPeak, (buffer) => buffer.bytes);

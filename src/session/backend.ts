@@ -12,6 +12,8 @@ export interface Backend {
   prepare(plans: readonly ProgramPlan[]): Promise<void>;
   /** Runs program number `index` once; with a signal, it may stop between two kernels and then answers false. */
   run(index: number, signal?: AbortSignal): Promise<boolean>;
+  /** Seconds that each kernel of a program took in its last run; empty unless `timed`. */
+  times(index: number): number[];
   close(): void;
 }
 
@@ -19,4 +21,6 @@ export interface BackendOptions {
   readonly threads: number;
   /** Fill memory that holds nothing with NaN, before each run and after each buffer's last use (for tests). */
   readonly poison: boolean;
+  /** Measure each kernel, where the backend can. */
+  readonly timed: boolean;
 }

@@ -32,6 +32,10 @@ export class InterpretBackend implements Backend {
     return Promise.resolve(true);
   }
 
+  times(): number[] {
+    return [];
+  }
+
   close(): void {
     this.#arena = undefined;
   }

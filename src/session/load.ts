@@ -7,7 +7,7 @@ import { leafAttributes } from "../ops/leaves.js";
 import { tensorToBytes } from "../targets/interpret/memory.js";
 import { compileDecoder } from "../storage/decoder.js";
 import { storageFormat } from "../storage/registry.js";
-import { initialValues } from "./initial.js";
+import { initialValues } from "../methods/initial.js";
 import type { SessionPlan } from "./plan.js";
 
 type BytesOf = (name: string) => Uint8Array;
@@ -23,7 +23,8 @@ export async function loadTensors(plan: SessionPlan, weights: WeightSource, byte
   }
   for (const tensor of options.methods?.adapters ?? []) {
     if (!leaves.has(tensor.name)) continue;
-    write({ ...tensor, data: initialValues(tensor, tensor.initial, options.seed) }, bytesOf(tensor.name));
+    if (tensor.initial.kind === "prepared") bytesOf(tensor.name).fill(0xff);
+    else write({ ...tensor, data: initialValues(tensor, options.seed) }, bytesOf(tensor.name));
   }
   await prepareMethods(plan, bytesOf);
   copyMasters(plan, bytesOf);

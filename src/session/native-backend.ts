@@ -60,7 +60,10 @@ export class NativeBackend implements Backend {
         })),
         ...(this.options.poison ? fills(plan.buffers.filter((buffer) => buffer.end === place)) : []),
       ]);
-      return this.pool.program(this.options.poison ? [...fills(plan.buffers), ...entries] : entries);
+      return this.pool.program(
+        this.options.poison ? [...fills(plan.buffers), ...entries] : entries,
+        this.options.timed,
+      );
     });
     function fills(buffers: readonly Buffer[]): Entry[] {
       return buffers.map((buffer) => ({
@@ -75,6 +78,12 @@ export class NativeBackend implements Backend {
   async run(index: number, signal?: AbortSignal): Promise<boolean> {
     const result = await must(this.#programs[index], "program").run(signal === undefined ? {} : { signal });
     return !result.cancelled;
+  }
+
+  /** Seconds of each entry of a program in its last run; only with `timed`. */
+  times(index: number): number[] {
+    const nanoseconds = must(this.#programs[index], "program").nanoseconds ?? new BigInt64Array(0);
+    return Array.from(nanoseconds, (value) => Number(value) / 1e9);
   }
 
   close(): void {

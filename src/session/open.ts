@@ -23,9 +23,13 @@ export function planOnly(options: SessionOptions): SessionPlan {
  * Plans a session, compares it with the memory that is free, compiles its kernels and takes its memory. Weights are
  * read by `load`.
  */
-export async function openSession(options: SessionOptions, { poison = false } = {}): Promise<RunningSession> {
-  const plan = planOnly(options);
-  const backend = await createBackend(options.target, { threads: options.threads, poison });
+export async function openSession(
+  options: SessionOptions | SessionPlan,
+  { poison = false, timed = false } = {},
+): Promise<RunningSession> {
+  const plan = "layout" in options ? options : planOnly(options);
+  const { target, threads } = plan.options;
+  const backend = await createBackend(target, { threads, poison, timed });
   const started = performance.now();
   try {
     backend.allocate(plan.report.planBytes);

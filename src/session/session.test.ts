@@ -56,9 +56,9 @@ function batches(count: number): SessionBatch[] {
   });
 }
 
-function options(
-  overrides: Partial<SessionOptions> & { method?: string; settings?: Record<string, unknown> } = {},
-): SessionOptions {
+type Overrides = Partial<SessionOptions> & { method?: string; settings?: Record<string, unknown> };
+
+function options(overrides: Overrides = {}): SessionOptions {
   const { method = "lora", settings = {}, ...rest } = overrides;
   const dtype = rest.dtype ?? "f32";
   return {
@@ -155,14 +155,11 @@ describe("compiled to C", () => {
     ["lora", {}],
     ["full", { method: "full", optimizer: makeOptimizer({ states: "bf16" }) }],
     ["full with f32 masters", { method: "full", optimizer: makeOptimizer({ master: true }) }],
-  ] as [string, Overrides][])(
-    "%s in bf16 agrees with the interpreter to bf16's rounding",
-    async (_name, overrides) => {
-      const compiled = await train(options({ ...overrides, dtype: "bf16", target: "c" }), { poison: true });
-      const oracle = await train(options({ ...overrides, dtype: "bf16", target: "interpret" }));
-      expect(relativeDifference(compiled.losses, oracle.losses)).toBeLessThan(5e-3);
-    },
-  );
+  ] as [string, Overrides][])("%s in bf16 agrees with the interpreter to bf16's rounding", async (_name, overrides) => {
+    const compiled = await train(options({ ...overrides, dtype: "bf16", target: "c" }), { poison: true });
+    const oracle = await train(options({ ...overrides, dtype: "bf16", target: "interpret" }));
+    expect(relativeDifference(compiled.losses, oracle.losses)).toBeLessThan(5e-3);
+  });
 
   test.each([
     ["lora", {}],

@@ -8,7 +8,6 @@ import { bytesOfValue } from "../plan/plan.js";
 import { sum } from "../plan/sum.js";
 import { decodeInputs } from "../step/decode.js";
 import type { Backend } from "./backend.js";
-import { keyOf } from "./initial.js";
 import { loadTensors } from "./load.js";
 import type { SessionPlan } from "./plan.js";
 import type { PersistentTensor, Session, SessionBatch, StepResult } from "./types.js";
@@ -99,6 +98,11 @@ export class RunningSession implements Session {
     return logits;
   }
 
+  /** Seconds of each step of a program's plan in its last run; the session must have been opened `timed`. */
+  times(program: string): number[] {
+    return this.backend.times(this.#index(program));
+  }
+
   close(): void {
     this.backend.close();
   }
@@ -184,4 +188,9 @@ function persistentTensor(leaf: Node, trained: ReadonlySet<string>): PersistentT
   const { name, role, shape, dtype, format } = leafAttributes(leaf);
   const changes = role === "state" || trained.has(name);
   return { name, role, shape, dtype, format, bytes: bytesOfValue(leaf), changes };
+}
+
+/** A seed as the two words of a Philox key. */
+function keyOf(seed: number): { low: number; high: number } {
+  return { low: seed >>> 0, high: Math.floor(seed / 2 ** 32) >>> 0 };
 }

@@ -5,7 +5,7 @@ import type { AdaptContext, AdapterTensor } from "../methods/types.js";
 import { plainContext, plainLinear } from "../models/context.js";
 import { biasOf, weightOf } from "../models/parameters.js";
 import type { ForwardContext, ForwardResult, ModelDefinition, ParameterSpec } from "../models/types.js";
-import { less, multiply, select } from "../ops/arithmetic.js";
+import { cast, less, multiply, select } from "../ops/arithmetic.js";
 import { leaf } from "../ops/leaves.js";
 import { randomBits, uniformFrom } from "../ops/random.js";
 import type { StepInputs, StepScalars } from "./inputs.js";
@@ -112,7 +112,7 @@ class AdapterLeaves implements AdaptContext {
     const { seedLow, seedHigh, step } = this.scalars;
     const stream = dropoutStreams + this.#streams++;
     const bits = randomBits({ low: seedLow, high: seedHigh }, stream, step, x.shape);
-    return select(less(uniformFrom(bits), p), 0, multiply(x, 1 / (1 - p)));
+    return cast(select(less(uniformFrom(bits), p), 0, multiply(cast(x, "f32"), 1 / (1 - p))), x.dtype);
   }
 }
 

@@ -1,4 +1,5 @@
 import type { RunConfig } from "../config/schema.js";
+import { defaultSteps } from "../config/schema.js";
 import { ThimbleError } from "../errors.js";
 import type { WeightSource } from "../io/weight-source.js";
 import type { ComposedMethods } from "../methods/compose.js";
@@ -51,7 +52,7 @@ export function optimizerSettings(config: RunConfig, saves: ComposedMethods["sav
   return { id, ...Object.fromEntries(given), weight_decay: weightDecay, ...precisionOf(config, saves) };
 }
 
-export function scheduleOf({ schedule: kind, warmup, minRatio, decay, steps }: RunConfig): Schedule {
+export function scheduleOf({ schedule: kind, warmup, minRatio, decay, steps = defaultSteps }: RunConfig): Schedule {
   return schedule({ kind, warmup, min_ratio: minRatio ?? 0, decay: decay ?? 0.1 }, steps);
 }
 

@@ -18,7 +18,7 @@ export function loraForward(
   x: Node,
   next: (x: Node) => Node,
 ): Node {
-  const dropped = context.dropout(x, config.dropout, `${target.spec.path}.lora_dropout`);
+  const dropped = dropInput(context, config, target, x);
   const a = context.trainable(target.a);
   const b = context.trainable(target.b);
   const inner = multiply(dot(dropped, cast(a, x.dtype), { transposeB: true }), target.scale);
@@ -33,6 +33,13 @@ export function loraForward(
   // base + delta + (m/n - 1) direction: at the start m = n, so y is the base's to the bit, and backward needs only
   // `direction` of the [tokens, out] values.
   return add(add(base, delta), multiply(subtract(factor, 1), direction));
+}
+
+/** The input with dropout, or the very same node where there is none. */
+function dropInput(context: AdaptContext, config: LoraConfig, target: LoraTarget, x: Node): Node {
+  const whole = cast(x, "f32");
+  const dropped = context.dropout(whole, config.dropout, `${target.spec.path}.lora_dropout`);
+  return dropped === whole ? x : cast(dropped, x.dtype);
 }
 
 /**

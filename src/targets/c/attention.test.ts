@@ -4,7 +4,7 @@ import type { Library } from "../../runtime/compiler.js";
 import { nativeFlags } from "../../runtime/platform.js";
 import { createPool, type Pool } from "../../runtime/pool.js";
 import type { AttentionSpec } from "./attention.js";
-import { referenceAttention } from "./testing/attention-reference.js";
+import { referenceAttention } from "../../testing/attention-reference.js";
 import {
   compileAttention,
   randomValues,
@@ -13,7 +13,7 @@ import {
   specOf,
   type AttentionCase,
   type Outcome,
-} from "./testing/attention-rig.js";
+} from "../../testing/attention-rig.js";
 
 const cases: Readonly<Record<string, AttentionCase>> = {
   "one block": { queries: 64 },

@@ -9,15 +9,16 @@ export const mostSegments = 8;
 const types = String.raw`
 #define THIMBLE_SEGMENTS ${mostSegments}
 typedef struct {
-  /* across: stored [K, x]; direct: values are units as they lie; pairs: they are if K and strides are even. */
-  int across, direct, pairs;
+  /* across: stored [K, x]; direct: values are units as they lie; pairs: they are if K and strides are even;
+     elements values take bytes bytes. */
+  int across, direct, pairs, elements, bytes;
   void (*panels)(const char*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, thimble_word_alias*);
   void (*strips)(const char*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, thimble_word_alias*, int64_t);
   void (*rows)(const char*, int64_t, int64_t, int, int64_t, thimble_word_alias*, int64_t);
   void (*values)(const char*, int64_t, int64_t, float*);
 } thimble_operand;
 typedef struct {
-  int segments, unit, granule;
+  int segments, unit, granule, depth;
   thimble_micro row, strip;
   void (*finish)(const float*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const int64_t*);
   const thimble_operand *a[THIMBLE_SEGMENTS], *b[THIMBLE_SEGMENTS];

@@ -124,6 +124,6 @@ export function operandSource(operand: Operand, layout: Layout, compute: Compute
     layout === "along"
       ? `.panels = ${name}_panels, .rows = ${name}_rows, .values = ${reader}_values`
       : `.panels = ${name}_panels, .strips = ${name}_strips`;
-  const constant = `static const thimble_operand ${name} = {.across = ${layout === "across" ? 1 : 0}, .direct = ${direct ? 1 : 0}, .pairs = ${pairs}, ${members}};`;
+  const constant = `static const thimble_operand ${name} = {.across = ${layout === "across" ? 1 : 0}, .direct = ${direct ? 1 : 0}, .pairs = ${pairs}, .elements = ${operand.decoder?.elements ?? 1}, .bytes = ${operand.decoder?.bytes ?? (operand.dtype === "f32" ? 4 : 2)}, ${members}};`;
   return [readers(operand, compute), once(name, `${functions}\n${constant}`)].join("\n");
 }

@@ -1,9 +1,12 @@
 import { tileRows } from "./contraction-micro.js";
+import { isDirect } from "./contraction-operand.js";
 import { layoutOf } from "./contraction-pack.js";
 import type { ContractionSizes, ContractionSpec } from "./contraction-types.js";
 
 /** Blocking limits, in elements of K, panel words and strip words. They and the sizes decide the blocking. */
 const longestDepth = 2304;
+/** The same where rows of `a` are converted again for each block of columns: shorter, so that blocks are wider. */
+const convertedDepth = 1152;
 const blockWords = 196_608;
 const stripWords = 2_097_152;
 const partialRows = 1020;
@@ -51,10 +54,10 @@ static __attribute__((noinline)) thimble_plan thimble_make_plan(const thimble_co
   if (p.path != thimble_path_blocks) return p;
   p.chunks = 1;
   p.chunk = larger(depth, 2);
-  if (depth > ${longestDepth}) {
+  if (depth > t->depth) {
     p.chunks = p.chunk = 0;
     for (int s = 0; s < t->segments; s++) {
-      int64_t K = p.length[s], parts = (K + ${longestDepth - 1}) / ${longestDepth};
+      int64_t K = p.length[s], parts = (K + t->depth - 1) / t->depth;
       if (parts == 0) continue;
       p.length[s] = ((K + parts - 1) / parts + 255) / 256 * 256;
       p.chunk = larger(p.chunk, p.length[s]);
@@ -93,11 +96,16 @@ export function blockGranule(spec: ContractionSpec): number {
   return wide ? 256 : 64;
 }
 
-function chunking(depths: readonly number[]): { chunks: number; chunk: number } {
+/** The most k that are multiplied between visits to a sum. */
+export function depthLimit({ segments, compute }: ContractionSpec): number {
+  return segments.some(({ a }) => !a.transposed && !isDirect(a, compute)) ? convertedDepth : longestDepth;
+}
+
+function chunking(depths: readonly number[], limit: number): { chunks: number; chunk: number } {
   const depth = sum(depths.map(even));
-  if (depth <= longestDepth) return { chunks: 1, chunk: Math.max(depth, 2) };
+  if (depth <= limit) return { chunks: 1, chunk: Math.max(depth, 2) };
   const used = depths.filter((length) => length > 0);
-  const lengths = used.map((length) => roundUp(Math.ceil(length / Math.ceil(length / longestDepth)), 256));
+  const lengths = used.map((length) => roundUp(Math.ceil(length / Math.ceil(length / limit)), 256));
   const chunks = sum(used.map((length, index) => Math.ceil(length / (lengths[index] ?? 256))));
   return { chunks, chunk: Math.max(...lengths) };
 }
@@ -115,7 +123,7 @@ function smallPathWords(spec: ContractionSpec, { rows, columns, depths }: Contra
 function teamWords(spec: ContractionSpec, sizes: ContractionSizes, threads: number): number {
   const small = smallPathWords(spec, sizes);
   if (small !== undefined) return threads * small;
-  const { chunks, chunk } = chunking(sizes.depths);
+  const { chunks, chunk } = chunking(sizes.depths, depthLimit(spec));
   const wanted = Math.max(64, Math.min(512, Math.floor(Math.floor(blockWords / chunk) / 64) * 64));
   const columns = roundUp(wanted, blockGranule(spec));
   const across = sizes.depths.filter((_, index) => spec.segments[index]?.a.transposed === true);

@@ -36,6 +36,9 @@ static __attribute__((noinline)) void thimble_few(const thimble_contraction* t, 
           int64_t count = smaller(256, K - k);
           for (int i = 0; i < 4; i++) {
             int64_t element = batch * g[5] + smaller(column + quad + i, N - 1) * g[4] + k;
+            /* Rows are too short for the hardware to foresee the next ones. */
+            const char* ahead = (const char*)g[3] + (element + smaller(4, N - 1 - smaller(column + quad + i, N - 1)) * g[4]) / t->b[s]->elements * t->b[s]->bytes;
+            for (int64_t byte = 0; byte < count / t->b[s]->elements * t->b[s]->bytes; byte += 64) __builtin_prefetch(ahead + byte);
             rows[i] = t->b[s]->direct ? (const float*)g[3] + element : values[i];
             if (!t->b[s]->direct) t->b[s]->values((const char*)g[3], element, count, values[i]);
           }

@@ -3,7 +3,7 @@ import { driver, driverTypes, mostSegments } from "./contraction-driver.js";
 import { microKernels } from "./contraction-micro.js";
 import { contentHash, once } from "./contraction-name.js";
 import { layoutOf, operandName, operandSource } from "./contraction-pack.js";
-import { blockGranule } from "./contraction-plan.js";
+import { blockGranule, depthLimit } from "./contraction-plan.js";
 import { packing } from "./contraction-shared.js";
 import type { ContractionArguments, ContractionSpec, KernelSource } from "./contraction-types.js";
 
@@ -47,7 +47,7 @@ function body(name: string, spec: ContractionSpec): string {
     finishSource(name, spec),
     String.raw`
 static const thimble_contraction ${name}_parts = {
-  .segments = ${segments.length}, .unit = UNIT_${compute}, .granule = ${blockGranule(spec)},
+  .segments = ${segments.length}, .unit = UNIT_${compute}, .granule = ${blockGranule(spec)}, .depth = ${depthLimit(spec)},
   .row = thimble_micro_${compute}_row, .strip = thimble_micro_${compute}_strip, .finish = ${name}_finish,
   .a = {${addresses(left)}}, .b = {${addresses(right)}},
 };

@@ -73,12 +73,15 @@ static __attribute__((unused)) const thimble_word_alias* ${name}_weight_columns(
 static void ${name}_logits(const ${name}_input* in, const thimble_word_alias* rows, int64_t stride, int64_t count,
                            const thimble_word_alias* panels, int64_t tokens, float* scores) {
   int64_t units = (in->depth + UNIT_${spec.compute} - 1) / UNIT_${spec.compute};
-  for (int64_t i = 0; i < count; i += 6)
+  for (int64_t i = 0; i < count; i += 6) {
+    for (int64_t ahead = i + 6; ahead < smaller(i + 12, count); ahead++)
+      for (int64_t k = 0; k < units; k += 16) __builtin_prefetch(rows + ahead * stride + k);
     for (int64_t c = 0; c < tokens; c += PANEL) {
       int64_t width = smaller(PANEL, tokens - c);
       thimble_micro_${spec.compute}_row((int)width, units, rows + i * stride, stride, (int)smaller(6, count - i), panels + c * units, width,
                  scores + i * tokens + c, tokens, 0);
     }
+  }
 }
 
 /* Moves the labels' logits out of the block, leaving minus infinity. */

@@ -7,8 +7,13 @@ const decodedGroupBytes = 1_200_000;
 const fewTokens = 512;
 const mostSlices = 16;
 
+/** Bytes that x and the sums of dx of one group of tokens may take of the second-level cache. */
 function groupBudget(spec: CrossEntropySpec): number {
   return spec.weight.decoder === undefined ? groupBytes : decodedGroupBytes;
+}
+
+function bytesPerValue(spec: CrossEntropySpec): number {
+  return spec.inputGradient === undefined && spec.weightGradient !== true ? 4 : 8;
 }
 
 /**
@@ -25,7 +30,7 @@ typedef struct {
 static ${name}_plan ${name}_make_plan(int64_t N, int64_t depth) {
   ${name}_plan p;
   p.padded = (depth + 15) / 16 * 16;
-  p.tokens = larger(64, smaller(256, ${groupBudget(spec)} / (p.padded * 8) / 64 * 64));
+  p.tokens = larger(64, smaller(256, ${groupBudget(spec)} / (p.padded * ${bytesPerValue(spec)}) / 64 * 64));
   p.slices = larger(1, smaller(${mostSlices}, (${fewTokens} + N - 1) / larger(N, 1)));
   p.states = (N * (4 + 2 * p.slices) + 15) / 16 * 16;
   p.partial = ${gradient} && p.slices > 1 ? p.slices * N * p.padded : 0;
@@ -46,7 +51,7 @@ function roundUp(value: number, granule: number): number {
 export function crossEntropyWorkspace(spec: CrossEntropySpec, sizes: CrossEntropySizes, threads: number): number {
   const { rows } = sizes;
   const padded = roundUp(sizes.depth, 16);
-  const tokens = Math.max(64, Math.min(256, Math.floor(Math.floor(groupBudget(spec) / (padded * 8)) / 64) * 64));
+  const tokens = Math.max(64, Math.min(256, Math.floor(Math.floor(groupBudget(spec) / (padded * bytesPerValue(spec))) / 64) * 64));
   const slices = Math.max(1, Math.min(mostSlices, Math.ceil(fewTokens / Math.max(rows, 1))));
   const gradient = spec.inputGradient === undefined ? 0 : 1;
   const both = spec.weightGradient === true ? 1 : 0;

@@ -16,7 +16,11 @@ function compileAll(flags: readonly string[]): Map<string, DecodeRows> {
   try {
     const rendered = storageFormats.map((format) => renderDecoderC(format));
     const rows = rendered.map(
-      ({ name, bytes, elements }) => `void rows_${name}(const uint8_t* restrict packed, float* restrict out, int blocks) {
+      ({
+        name,
+        bytes,
+        elements,
+      }) => `void rows_${name}(const uint8_t* restrict packed, float* restrict out, int blocks) {
   for (int block = 0; block < blocks; block++) ${name}(packed + block * ${bytes}, out + block * ${elements});
 }`,
     );
@@ -46,18 +50,21 @@ function arbitraryBytes(count: number): Uint8Array {
   });
 }
 
-describe.each([{ flags: ["-O3", "-march=native"] }, { flags: ["-O1", "-DTHIMBLE_GENERIC"] }])("C $flags", ({ flags }) => {
-  const decoders = compileAll(flags);
+describe.each([{ flags: ["-O3", "-march=native"] }, { flags: ["-O1", "-DTHIMBLE_GENERIC"] }])(
+  "C $flags",
+  ({ flags }) => {
+    const decoders = compileAll(flags);
 
-  test.each(storageFormats.map((format) => format.id))("%s decodes to the bits of the JavaScript decoder", (id) => {
-    const format = storageFormat(id);
-    const blocks = Math.ceil(20000 / format.block.elements);
-    const packed = arbitraryBytes(blocks * format.block.bytes);
-    const expected = new Float32Array(blocks * format.block.elements);
-    compileDecoder(format)(packed, expected);
-    const decoded = new Float32Array(expected.length);
-    decoders.get(id)!(packed, decoded, blocks);
-    const different = decoded.findIndex((value, index) => !Object.is(value, expected[index]));
-    expect({ different, given: decoded[different], expected: expected[different] }).toEqual({ different: -1 });
-  });
-});
+    test.each(storageFormats.map((format) => format.id))("%s decodes to the bits of the JavaScript decoder", (id) => {
+      const format = storageFormat(id);
+      const blocks = Math.ceil(20000 / format.block.elements);
+      const packed = arbitraryBytes(blocks * format.block.bytes);
+      const expected = new Float32Array(blocks * format.block.elements);
+      compileDecoder(format)(packed, expected);
+      const decoded = new Float32Array(expected.length);
+      decoders.get(id)!(packed, decoded, blocks);
+      const different = decoded.findIndex((value, index) => !Object.is(value, expected[index]));
+      expect({ different, given: decoded[different], expected: expected[different] }).toEqual({ different: -1 });
+    });
+  },
+);

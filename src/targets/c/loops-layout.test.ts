@@ -48,6 +48,11 @@ const builders: Readonly<Record<string, (input: Input) => readonly Node[]>> = {
   "concatenation along rows": (input) => [
     add(pad(input("x", [4, 10]), [0, 0], [3, 0]), pad(input("y", [3, 10]), [4, 0], [0, 0])),
   ],
+  "sums joined along rows": (input) => {
+    const [x, y] = [input("x", [4, 6, 5]), input("y", [3, 6, 5])];
+    const scaled = (z: Node): Node => multiply(z, reduceSum(multiply(z, z), [1, 2]));
+    return [add(pad(scaled(x), [0, 0, 0], [3, 0, 0]), pad(scaled(y), [4, 0, 0], [0, 0, 0]))];
+  },
   "many pads": (input) => {
     const x = input("x", [5, 40]);
     const moved = [1, 3, 7, 12, 20, 31].map((by) => pad(slice(x, [0, 0], [5, 40 - by]), [0, by], [0, 0]));

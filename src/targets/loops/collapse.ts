@@ -15,7 +15,7 @@ export function collapse(section: Section, graph: ValueGraph): Section {
   const values = valuesBelow(stores.map((store) => store.value));
   const indices = [...stores.map((store) => store.offset), ...values.flatMap(indicesOf)].flatMap(nestedLinears);
   const joined = new Map<LoopVariable, LoopVariable | undefined>();
-  for (const loops of loopLists(section, values)) joinNeighbours(loops, indices, joined);
+  for (const loops of loopLists(section, values)) joinNeighbours(loops, indices, graph, joined);
   const rewriter = new Rewriter(graph, {
     variable: (variable) => {
       if (!joined.has(variable)) return undefined;
@@ -46,6 +46,7 @@ function loopLists(section: Section, values: readonly Value[]): (readonly Loop[]
 function joinNeighbours(
   loops: readonly Loop[],
   indices: readonly Linear[],
+  graph: ValueGraph,
   joined: Map<LoopVariable, LoopVariable | undefined>,
 ): void {
   let group: LoopVariable[] = [];
@@ -55,7 +56,7 @@ function joinNeighbours(
       const extent = group.reduce((product, variable) => product * variable.extent, 1);
       const name = group.map((variable) => variable.name).join("_");
       for (const variable of group) joined.set(variable, undefined);
-      joined.set(inner, { ...inner, name, axis: name, extent });
+      joined.set(inner, graph.variable(name, extent, inner.depth));
     }
     group = [];
   };

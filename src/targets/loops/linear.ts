@@ -1,47 +1,7 @@
 /** Index arithmetic: integer expressions that are linear in loop variables, with division as a last resort. */
-import type { Value } from "./value.js";
+import type { Atom, Divided, Linear, LoopVariable, Value } from "./expression.js";
 
-/** A loop's counter, 0..extent-1. */
-export interface LoopVariable {
-  readonly kind: "loop";
-  /** Unique in its kernel. */
-  readonly name: string;
-  readonly extent: number;
-  /** The (part of an) axis that it runs over: what refinements of that axis are recorded by. */
-  readonly axis: string;
-  /** 0 for the loops over outputs, 1 + nesting for reductions. */
-  readonly depth: number;
-}
-
-/** Quotient or remainder that did not simplify. */
-export interface Divided {
-  readonly kind: "quotient" | "remainder";
-  readonly name: string;
-  readonly extent: number;
-  readonly of: Linear;
-  readonly by: number;
-}
-
-/** A row number that is itself a tensor value; values outside 0..extent-1 stand for 0. */
-export interface Row {
-  readonly kind: "row";
-  readonly name: string;
-  readonly extent: number;
-  readonly value: Value;
-}
-
-export type Atom = LoopVariable | Divided | Row;
-
-export interface Term {
-  readonly atom: Atom;
-  readonly coefficient: number;
-}
-
-/** constant + sum of coefficient * atom; terms have distinct atoms in the order of their names, none is zero. */
-export interface Linear {
-  readonly constant: number;
-  readonly terms: readonly Term[];
-}
+export type { Atom, Divided, Linear, LoopVariable, Row, Term } from "./expression.js";
 
 export function constantIndex(constant: number): Linear {
   return { constant, terms: [] };

@@ -1,12 +1,12 @@
 /** Runs the attention kernels on test cases: on memory full of NaN between guards, on any number of threads. */
 import { expect } from "vitest";
-import { bf16Bits, bf16FromBits } from "../../../ir/dtype.js";
-import { compileLibrary, type Library } from "../../../runtime/compiler.js";
-import type { NativeMemory } from "../../../runtime/native.js";
-import type { Pool } from "../../../runtime/pool.js";
-import { floatBits, type Word } from "../../../runtime/table.js";
-import { renderAttentionBackward } from "../attention-backward.js";
-import { renderAttention } from "../attention-forward.js";
+import { bf16Bits, bf16FromBits } from "../ir/dtype.js";
+import { compileLibrary, type Library } from "../runtime/compiler.js";
+import type { NativeMemory } from "../runtime/native.js";
+import type { Pool } from "../runtime/pool.js";
+import { floatBits, type Word } from "../runtime/table.js";
+import { renderAttentionBackward } from "../targets/c/attention-backward.js";
+import { renderAttention } from "../targets/c/attention-forward.js";
 import {
   attentionBackwardWords,
   attentionBackwardWorkspace,
@@ -14,8 +14,8 @@ import {
   attentionWords,
   attentionWorkspace,
   type AttentionSpec,
-} from "../attention.js";
-import { prelude } from "../prelude.js";
+} from "../targets/c/attention.js";
+import { prelude } from "../targets/c/prelude.js";
 import type { ReferenceCase } from "./attention-reference.js";
 
 export interface AttentionCase extends Partial<ReferenceCase> {

@@ -1,0 +1,146 @@
+import { defaultSteps } from "../config/schema.js";
+import type { RunConfig } from "../config/schema.js";
+import type { Progress } from "../io/download.js";
+import type { MemoryReport } from "../plan/report.js";
+import { planOnly } from "../session/open.js";
+import type { SessionOptions } from "../session/types.js";
+import { describeMachine } from "./machine.js";
+import type { OpenedModel } from "./model.js";
+import { openMetadata, openRunModel } from "./model.js";
+import { optimizerSettings, scheduleOf, sessionOptions } from "./options.js";
+import { saveAdapter, saveModel } from "./export/save.js";
+import type { RunData } from "./run-data.js";
+import { holdoutOf, needsSegments, openRunData } from "./run-data.js";
+import type { RunMethods } from "./run-methods.js";
+import { composeRun, setAdapter } from "./run-methods.js";
+import type { PreparedRun } from "./types.js";
+
+export interface PrepareOptions {
+  /** Called while a model is fetched. */
+  readonly progress?: Progress | undefined;
+}
+
+/** A prepared run with what a person may want to see of it. */
+export interface TrainRun extends PreparedRun {
+  readonly model: OpenedModel;
+  readonly data: RunData;
+  readonly methods: RunMethods;
+}
+
+/**
+ * Opens everything that a training run needs and refuses what cannot work, before any weight is read: model, methods,
+ * tokenizer, data, compiler.
+ */
+export async function prepareRun(config: RunConfig, { progress }: PrepareOptions = {}): Promise<TrainRun> {
+  const model = await openRunModel(config.model, { progress });
+  try {
+    const { definition, weights } = model.files;
+    const methods = await composeRun(config, definition);
+    const options = trainingOptions(config, methods, { definition, weights });
+    const machine = await describeMachine(options.target);
+    const data = await openRunData(config, definition, () => model.loadTokenizer());
+    return assemble({ config, model, methods, options, machine, data });
+  } catch (error) {
+    await model.files.weights.close();
+    throw error;
+  }
+}
+
+function trainingOptions(
+  config: RunConfig,
+  { methods }: RunMethods,
+  model: { definition: SessionOptions["definition"]; weights: OpenedModel["files"]["weights"] | undefined },
+): SessionOptions {
+  const evaluate = config.evalEvery > 0 && holdoutOf(config) !== undefined;
+  const parts = { ...model, methods, segments: needsSegments(config), train: true, evaluate, decode: undefined };
+  return sessionOptions(config, parts);
+}
+
+interface Parts {
+  readonly config: RunConfig;
+  readonly model: OpenedModel;
+  readonly methods: RunMethods;
+  readonly options: SessionOptions;
+  readonly machine: Readonly<Record<string, string>>;
+  readonly data: RunData;
+}
+
+function assemble(parts: Parts): TrainRun {
+  const { config, model, methods, options, machine, data } = parts;
+  const { out, resume, saveEvery, evalEvery, keep, seed } = config;
+  const { methods: composed, adapter } = methods;
+  const rate = config.lr ?? composed.learningRate;
+  const chosen = config.lr === undefined ? [`Learning rate ${rate}, which suits the method.`] : [];
+  return {
+    loop: { out, resume, saveEvery, evalEvery, keep, steps: config.steps ?? defaultSteps },
+    options,
+    rate,
+    suggestedRate: composed.learningRate,
+    factor: scheduleOf(config),
+    identity: identityOf(parts, rate),
+    machine,
+    batches: data.batches,
+    ...(data.heldOut === undefined ? {} : { heldOut: data.heldOut }),
+    weights: model.files.weights,
+    ...(adapter === undefined
+      ? {}
+      : {
+          startFrom: (session) => {
+            setAdapter(session, adapter);
+            return Promise.resolve();
+          },
+        }),
+    saveResult: (session, folder) =>
+      composed.saves === "adapter"
+        ? saveAdapter(session, composed, model, seed, folder)
+        : saveModel(session, composed, model, config.dtype, folder),
+    resultName: composed.saves === "adapter" ? "adapter" : "model",
+    notices: [...chosen, ...methods.notices, ...data.dataset.report.notices],
+    model,
+    data,
+    methods,
+    close: async () => {
+      data.dataset.close();
+      await model.files.weights.close();
+    },
+  };
+}
+
+/** Everything that decides the numbers of a run, by the names of its settings; see identity.ts. */
+function identityOf({ config, model, methods, options, data }: Parts, rate: number): Record<string, unknown> {
+  const { dtype, batch, seq, accumulate, seed, clip, recompute } = config;
+  const { target, segments } = options;
+  const facts = {
+    model: model.fingerprint,
+    data: data.fingerprint,
+    method: methods.selections,
+    adapter: methods.adapterFingerprint ?? null,
+    lr: rate,
+    optimizer: optimizerSettings(config, methods.methods.saves),
+    clip: clip ?? null,
+  };
+  return { ...facts, dtype, batch, seq, accumulate, seed, recompute, target, segments };
+}
+
+/** The memory that a run will take, from metadata alone: no data, no weights, no compiler; a config.json is enough. */
+export async function planRun(config: RunConfig, { progress }: PrepareOptions = {}): Promise<PlannedRun> {
+  const { definition, weights } = await openMetadata(config.model, { progress });
+  try {
+    const methods = await composeRun(config, definition);
+    const options = trainingOptions(config, methods, { definition, weights });
+    const { report, training } = planOnly(options);
+    const trainableParameters = (training?.trainables ?? []).reduce(
+      (sum, { node }) => sum + node.shape.reduce((product, size) => product * size, 1),
+      0,
+    );
+    return { report, options, trainableParameters };
+  } finally {
+    await weights?.close();
+  }
+}
+
+export interface PlannedRun {
+  readonly report: MemoryReport;
+  readonly options: SessionOptions;
+  readonly trainableParameters: number;
+}
