@@ -156,7 +156,14 @@ function measure(layout: Layout, variant: (typeof variants)[number], m: number, 
 /** GFLOP/s of the products that the results need: one for the loss, one more for each gradient. */
 function measureLoss(spec: CrossEntropySpec, rows: number, depth: number, vocabulary: number): number {
   const bytes = bytesOf(spec.x);
-  const memories = [rows * depth * bytes, vocabulary * depth * bytes, rows * 4, rows * 4, rows * 4, rows * depth * bytes];
+  const memories = [
+    rows * depth * bytes,
+    vocabulary * depth * bytes,
+    rows * 4,
+    rows * 4,
+    rows * 4,
+    rows * depth * bytes,
+  ];
   const [x, w, labels, weights, nll, dx] = memories.map((size) => new Memory(size));
   const dw = new Memory(spec.weightGradient === true ? vocabulary * depth * 4 : 4);
   const workspace = new Memory(crossEntropyWorkspace(spec, { rows, depth, vocabulary }, threads));

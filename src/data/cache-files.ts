@@ -151,7 +151,7 @@ export class TokenWriter {
 /** The head as text, followed by its own digest. */
 export function writeHead(head: CacheHead): string {
   const text = JSON.stringify(head);
-  return `${text}\n${digest(text)}\n`;
+  return `${text}\n${digest(text)}`;
 }
 
 /** Reads a head; undefined where it is damaged or of another version. */

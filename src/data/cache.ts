@@ -1,5 +1,15 @@
 import { createHash, randomBytes } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { ThimbleError } from "../errors.js";
 import { cacheDirectory } from "../runtime/platform.js";
@@ -61,9 +71,9 @@ async function openIntact(folder: string, head: CacheHead | "damaged"): Promise<
 function readHeadOf(folder: string): CacheHead | "damaged" | undefined {
   try {
     return readHead(readFileSync(join(folder, cacheNames.head), "utf8")) ?? "damaged";
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
-    return "damaged";
+  } catch {
+    // A folder gets its name when it is complete, so one without a head has lost it.
+    return existsSync(folder) ? "damaged" : undefined;
   }
 }
 

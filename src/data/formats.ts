@@ -131,7 +131,7 @@ class RecordReader {
       const known = Object.keys(shareGptRoles).join(", ");
       return this.fail(
         `conversations[${index}] has no known "from" (${known}) or no "value"`,
-        JSON.stringify(turn).slice(0, 80),
+        JSON.stringify(entry).slice(0, 80),
       );
     });
     return system === "" ? turns : [{ role: "system", content: system }, ...turns];

@@ -18,7 +18,7 @@ afterEach(async () => {
   folder.remove();
 });
 
-const data = Uint8Array.from({ length: 300_000 }, (_, index) => (index * 7 + (index >> 8)) & 255);
+const data = Uint8Array.from({ length: 3_000_000 }, (_, index) => (index * 7 + (index >> 8)) & 255);
 const code = (value: string): unknown => expect.objectContaining({ code: value });
 
 function fetchFile(path: string, more: Partial<Download> = {}): Promise<string> {
@@ -29,6 +29,11 @@ function fetchFile(path: string, more: Partial<Download> = {}): Promise<string> 
     retryDelay: 1,
     ...more,
   });
+}
+
+/** Where a logged request wanted to start. */
+function startOf(line: string): number {
+  return Number(/bytes=(\d+)-$/.exec(line)?.[1] ?? 0);
 }
 
 function expectWhole(): void {
@@ -46,14 +51,19 @@ describe("a download", () => {
   });
 
   test("goes on where the connection was cut", async () => {
-    server.handlers.set("/a", serve(data, { cuts: 2, piece: 100_000 }));
+    server.handlers.set("/a", serve(data, { cuts: 2, piece: 1_000_000 }));
     await fetchFile("/a", { sha256: sha256(data) });
     expectWhole();
-    expect(server.log).toEqual(["GET /a", "GET /a bytes=100000-", "GET /a bytes=200000-"]);
+    const [first, ...starts] = server.log.map(startOf);
+    expect(first).toBe(0);
+    expect(starts).toHaveLength(2);
+    // What had arrived but was not yet read when the connection broke may come twice.
+    expect(starts[0]).toBeGreaterThan(0);
+    expect(starts[1]).toBeGreaterThan(starts[0]!);
   });
 
   test("goes on in a later attempt of the user", async () => {
-    server.handlers.set("/a", serve(data, { cuts: 1, piece: 100_000 }));
+    server.handlers.set("/a", serve(data, { cuts: 1, piece: 1_000_000 }));
     const first = server.handlers.get("/a")!;
     server.handlers.set("/a", (request, response) => {
       if (server.log.length === 1) first(request, response);
@@ -64,7 +74,8 @@ describe("a download", () => {
     server.log.length = 0;
     server.handlers.set("/a", serve(data));
     await fetchFile("/a");
-    expect(server.log).toEqual(["GET /a bytes=100000-"]);
+    expect(server.log).toHaveLength(1);
+    expect(startOf(server.log[0]!)).toBeGreaterThan(0);
     expectWhole();
   });
 
@@ -73,7 +84,7 @@ describe("a download", () => {
       "/a",
       serve(
         data.map((byte) => byte ^ 1),
-        { cuts: 1, piece: 100_000 },
+        { cuts: 1, piece: 1_000_000 },
       ),
     );
     const old = server.handlers.get("/a")!;
@@ -86,7 +97,7 @@ describe("a download", () => {
   });
 
   test("starts anew where the server has no ranges", async () => {
-    const cut = serve(data, { cuts: 1, piece: 1000 });
+    const cut = serve(data, { cuts: 1, piece: 100_000 });
     server.handlers.set("/a", (request, response) => {
       delete request.headers.range;
       cut(request, response);

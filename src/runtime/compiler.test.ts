@@ -130,7 +130,7 @@ describe("findCompiler", () => {
 
   it("honours CC", async () => {
     const found = await findCompiler();
-    const chosen = await findCompiler({ PATH: "", CC: [found.path, ...found.prefix].join(" ") });
+    const chosen = await findCompiler({ ...process.env, PATH: "", CC: [found.path, ...found.prefix].join(" ") });
     expect(chosen).toEqual(found);
   });
 });

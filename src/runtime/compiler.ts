@@ -154,8 +154,8 @@ function cached(kernels: readonly KeyedKernel[], cache: KernelCache): Map<string
  * same time; each kernel is cached on its own by its text, the compiler, its flags and the CPU.
  */
 export async function compileLibrary(sources: readonly KernelSource[], options: CompileOptions = {}): Promise<Library> {
-  const compiler = options.compiler ?? (await findCompiler());
   const cache = options.cache ?? new KernelCache();
+  const compiler = options.compiler ?? (await findCompiler(process.env, (key, make) => cache.remember(key, make)));
   const toolchain = { compiler, flags: flagsFor(compiler, options.machineFlags ?? nativeFlags()) };
   const kernels = keysOf(sources, toolchain);
   const before = cached(kernels, cache);

@@ -48,27 +48,47 @@ function resolveProgram(name: string, environment: Environment): string | undefi
   return paths.find(isProgram);
 }
 
-async function probe(command: readonly string[], environment: Environment): Promise<Compiler | undefined> {
-  const [name = "", ...prefix] = command;
-  const path = resolveProgram(name, environment);
-  if (path === undefined) return undefined;
+/** Keeps texts from one process to the next: gives the text kept under a key, or makes and keeps it. */
+export type Remember = (key: string, make: () => Promise<string | undefined>) => Promise<string | undefined>;
+
+async function versionOf(
+  path: string,
+  prefix: readonly string[],
+  environment: Environment,
+): Promise<string | undefined> {
   try {
     const { stdout } = await run(path, [...prefix, "--version"], { timeout: 60_000, env: { ...environment } });
-    const version = stdout.split("\n")[0]?.trim() ?? "";
-    return version === "" ? undefined : { path, prefix, version };
+    return stdout.split("\n")[0]?.trim();
   } catch {
     return undefined;
   }
 }
 
+async function probe(
+  command: readonly string[],
+  environment: Environment,
+  remember: Remember,
+): Promise<Compiler | undefined> {
+  const [name = "", ...prefix] = command;
+  const path = resolveProgram(name, environment);
+  if (path === undefined) return undefined;
+  const { mtimeMs, size } = statSync(path);
+  const key = JSON.stringify([path, prefix, mtimeMs, size]);
+  const version = await remember(key, () => versionOf(path, prefix, environment));
+  return version === undefined || version === "" ? undefined : { path, prefix, version };
+}
+
 /**
  * The C compiler to use: `CC` if it is set, else the first that works of cc, gcc, clang, `zig cc`, and the zig that
- * the Python package `ziglang` brings.
+ * the Python package `ziglang` brings. Some take a second to tell their version, so it may be remembered.
  */
-export async function findCompiler(environment: Environment = process.env): Promise<Compiler> {
+export async function findCompiler(
+  environment: Environment = process.env,
+  remember: Remember = (_key, make) => make(),
+): Promise<Compiler> {
   const chosen = environment["CC"]?.trim() ?? "";
   if (chosen !== "") {
-    const compiler = await probe(chosen.split(/\s+/), environment);
+    const compiler = await probe(chosen.split(/\s+/), environment, remember);
     if (compiler !== undefined) return compiler;
     throw new ThimbleError("compiler-missing", "The compiler that CC names does not run", {
       given: `CC=${chosen}`,
@@ -77,7 +97,7 @@ export async function findCompiler(environment: Environment = process.env): Prom
     });
   }
   for (const candidate of candidates) {
-    const compiler = await probe(candidate, environment);
+    const compiler = await probe(candidate, environment, remember);
     if (compiler !== undefined) return compiler;
   }
   throw new ThimbleError("compiler-missing", "No C compiler was found", {

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { chmodSync, lstatSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ThimbleError } from "../errors.js";
-import { cacheDirectory, librarySuffix } from "./platform.js";
+import { cacheDirectory, librarySuffix, readText } from "./platform.js";
 
 /** SHA-256 of the parts, each with its length, as 64 hexadecimal digits. */
 export function digestOf(...parts: readonly (string | Uint8Array)[]): string {
@@ -18,6 +18,7 @@ const staleAfterMilliseconds = 24 * 3600 * 1000;
  *
  *     compiled-1/unit-<key>/{unit.c, unit.so, digest}   made under a temporary name, then renamed
  *     compiled-1/kernel-<key>                           names the unit that holds this kernel
+ *     compiled-1/note-<key>                             a fact that is slow to find out
  *
  * What is read back is code that will run, so the directory must be this user's own (mode 0700), and a library is
  * used only if it still has the digest it was stored with.
@@ -56,9 +57,23 @@ export class KernelCache {
 
   /** Remembers that a unit holds a kernel. */
   link(kernelKey: string, unitKey: string): void {
+    this.#write(`kernel-${kernelKey}`, unitKey);
+  }
+
+  #write(name: string, text: string): void {
     const temporary = join(this.directory, `tmp-${String(process.pid)}-${randomBytes(6).toString("hex")}`);
-    writeFileSync(temporary, unitKey, { mode: 0o600 });
-    renameSync(temporary, join(this.directory, `kernel-${kernelKey}`));
+    writeFileSync(temporary, text, { mode: 0o600 });
+    renameSync(temporary, join(this.directory, name));
+  }
+
+  /** The text kept under a key, or what `make` gives, which is then kept. */
+  async remember(key: string, make: () => Promise<string | undefined>): Promise<string | undefined> {
+    const name = `note-${digestOf(key)}`;
+    const kept = readText(join(this.directory, name));
+    if (kept !== undefined) return kept;
+    const made = await make();
+    if (made !== undefined) this.#write(name, made);
+    return made;
   }
 
   /** The path of a stored unit's library, or undefined when it is absent or not what was stored. */

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import type { RunConfig } from "../config/schema.js";
 import { methodSelections } from "../config/selection.js";
 import { ThimbleError } from "../errors.js";
@@ -7,8 +8,8 @@ import type { ComposedMethods, MethodSelection } from "../methods/compose.js";
 import { composeMethods } from "../methods/compose.js";
 import type { ModelDefinition } from "../models/types.js";
 import type { Session } from "../session/types.js";
+import { adapterFolder } from "./adapter-folder.js";
 import { fingerprintFile } from "./fingerprint.js";
-import { join } from "node:path";
 
 /** The methods of a run as one, and the adapter that it starts from. */
 export interface RunMethods {
@@ -26,7 +27,8 @@ export async function composeRun(config: RunConfig, model: ModelDefinition): Pro
   if (config.adapter === undefined) {
     return { methods: composeMethods(selections, model), selections, notices: [] };
   }
-  const adapter = await readPeft(config.adapter, model);
+  const folder = await adapterFolder(config.adapter);
+  const adapter = await readPeft(folder, model);
   const own = selections.find(({ id }) => id === adapter.selection.id);
   if (own === undefined) {
     throw new ThimbleError("adapter-method", "No method of the run can start from the adapter", {
@@ -40,18 +42,19 @@ export async function composeRun(config: RunConfig, model: ModelDefinition): Pro
     selection === own ? { id: own.id, settings: { ...adapter.selection.settings, ...own.settings } } : selection,
   );
   const methods = composeMethods(settled, model);
-  checkFit(methods, adapter, config.adapter);
+  checkFit(methods, adapter, folder);
   return {
     methods,
     selections: settled,
     adapter,
-    adapterFingerprint: await fingerprintFile(join(config.adapter, "adapter_model.safetensors")),
+    adapterFingerprint: await fingerprintFile(join(folder, "adapter_model.safetensors")),
     notices: adapter.warnings,
   };
 }
 
 /** An adapter alone, as what evaluation and generation run: the settings of a training run do not matter. */
-export async function composeAdapter(folder: string, model: ModelDefinition): Promise<RunMethods> {
+export async function composeAdapter(named: string, model: ModelDefinition): Promise<RunMethods> {
+  const folder = await adapterFolder(named);
   const adapter = await readPeft(folder, model);
   const selections = [{ id: adapter.selection.id, settings: { ...adapter.selection.settings, dropout: 0 } }];
   const methods = composeMethods(selections, model);

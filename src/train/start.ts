@@ -1,6 +1,7 @@
 import { ThimbleError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { latestCheckpoint, removeUnfinished } from "./checkpoint.js";
+import type { FileSystem } from "./files.js";
 import { namesIn } from "./files.js";
 import { checkResume } from "./identity.js";
 import type { Environment, PreparedRun, TrainEvents } from "./types.js";
@@ -16,7 +17,7 @@ export async function findStart(
 ): Promise<Checkpoint | undefined> {
   const { out, resume, steps } = run.loop;
   if (!resume) {
-    await refuseUsedFolder((await namesIn(files, out)).length, out);
+    await refuseUsedFolder(files, out);
     return undefined;
   }
   await removeUnfinished(files, out);
@@ -32,8 +33,10 @@ export async function findStart(
   return checkpoint;
 }
 
-function refuseUsedFolder(count: number, out: string): Promise<void> {
-  if (count === 0) return Promise.resolve();
+/** Refuses an out folder that holds anything. */
+export async function refuseUsedFolder(files: FileSystem, out: string): Promise<void> {
+  const count = (await namesIn(files, out)).length;
+  if (count === 0) return;
   throw new ThimbleError("out-not-empty", "The out folder is not empty", {
     where: out,
     given: `${count} entries`,

@@ -4,6 +4,7 @@ import { diskFiles } from "./files.js";
 import { runTraining } from "./loop.js";
 import type { PrepareOptions } from "./prepare.js";
 import { prepareRun } from "./prepare.js";
+import { refuseUsedFolder } from "./start.js";
 import type { Environment, TrainEvents, TrainResult } from "./types.js";
 
 /** The world as it is. */
@@ -22,6 +23,7 @@ export async function train(
   events: TrainEvents & PrepareOptions = {},
   signal?: AbortSignal,
 ): Promise<TrainResult> {
+  if (!config.resume) await refuseUsedFolder(diskFiles, config.out);
   const run = await prepareRun(config, { progress: events.progress });
   try {
     return await runTraining(run, realEnvironment, events, signal);

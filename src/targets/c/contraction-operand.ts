@@ -16,13 +16,13 @@ export function isDirect({ dtype, decoder }: Storage, compute: Compute): boolean
   return decoder === undefined && dtype === "f32" && compute === "f32";
 }
 
-function fillDirect(name: string, dtype: ContractionDType): string {
+function fillDirect(name: string, dtype: ContractionDType, round: string): string {
   return String.raw`
-INLINE void ${name}_fill(const char* base, int64_t element, int64_t count, float* out) {
+INLINE void ${name}(const char* base, int64_t element, int64_t count, float* out) {
   const ${elementTypes[dtype]}* p = (const ${elementTypes[dtype]}*)base + element;
   int64_t i = 0;
-  for (; i + 16 <= count; i += 16) store_f32(out + i, load_${dtype}(p + i));
-  if (i < count) store_f32_n(out + i, load_${dtype}_n(p + i, (int)(count - i)), (int)(count - i));
+  for (; i + 16 <= count; i += 16) store_f32(out + i, ${round}(load_${dtype}(p + i)));
+  if (i < count) store_f32_n(out + i, ${round}(load_${dtype}_n(p + i, (int)(count - i))), (int)(count - i));
 }`;
 }
 
@@ -48,10 +48,12 @@ static __attribute__((noinline, unused)) void ${name}_fill(const char* base, int
 }`;
 }
 
-const f32Readers = (name: string): string => String.raw`
+const valuesBy = (name: string, statements: string): string => String.raw`
 static __attribute__((noinline, unused)) void ${name}_values(const char* base, int64_t element, int64_t count, float* out) {
-  ${name}_fill(base, element, count, out);
-}
+  ${statements}
+}`;
+
+const f32Readers = (name: string): string => String.raw`${valuesBy(name, `${name}_fill(base, element, count, out);`)}
 INLINE void ${name}_units(const char* base, int64_t element, int64_t count, thimble_word_alias* out) {
   ${name}_fill(base, element, count, (float*)out);
 }
@@ -60,11 +62,18 @@ INLINE void ${name}_columns(const char* base, int64_t element, int64_t stride, i
   ${name}_fill(base, element, count, (float*)out);
 }`;
 
-const bf16Readers = (name: string): string => String.raw`
-static __attribute__((noinline, unused)) void ${name}_values(const char* base, int64_t element, int64_t count, float* out) {
-  ${name}_fill(base, element, count, out);
-  thimble_round_all(out, count);
+/** Values rounded to bf16, in f32; stored bf16 is so already. */
+function roundedValues(name: string, { dtype, decoder }: Storage): string {
+  if (decoder === undefined && dtype !== "bf16") {
+    return (
+      fillDirect(`${name}_rounded`, dtype, "round_bf16") + valuesBy(name, `${name}_rounded(base, element, count, out);`)
+    );
+  }
+  const round = decoder === undefined ? "" : "\n  thimble_round_all(out, count);";
+  return valuesBy(name, `${name}_fill(base, element, count, out);${round}`);
 }
+
+const bf16Readers = (name: string): string => String.raw`
 INLINE void ${name}_units(const char* base, int64_t element, int64_t count, thimble_word_alias* out) {
 #ifdef HAS_BF16_DOT
   float values[256] __attribute__((aligned(64)));
@@ -96,6 +105,6 @@ INLINE void ${name}_columns(const char* base, int64_t element, int64_t stride, i
 export function readers(storage: Storage, compute: Compute): string {
   const name = readerName(storage, compute);
   const fill =
-    storage.decoder === undefined ? fillDirect(name, storage.dtype) : fillDecoded(name, storage.decoder);
-  return once(name, fill + (compute === "f32" ? f32Readers(name) : bf16Readers(name)));
+    storage.decoder === undefined ? fillDirect(`${name}_fill`, storage.dtype, "") : fillDecoded(name, storage.decoder);
+  return once(name, fill + (compute === "f32" ? f32Readers(name) : roundedValues(name, storage) + bf16Readers(name)));
 }

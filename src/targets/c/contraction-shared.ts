@@ -155,4 +155,10 @@ static __attribute__((noinline, unused)) void thimble_dot_4x4(
 }
 `;
 
-export const packing: string = ["#ifndef THIMBLE_PACKING\n#define THIMBLE_PACKING", transpose, units, dot, "#endif"].join("\n");
+export const packing: string = [
+  "#ifndef THIMBLE_PACKING\n#define THIMBLE_PACKING",
+  transpose,
+  units,
+  dot,
+  "#endif",
+].join("\n");

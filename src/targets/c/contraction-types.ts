@@ -75,7 +75,11 @@ export interface ContractionArguments<Word> {
   readonly columns: Word;
   readonly batch: Word;
   readonly workspace: Word;
-  readonly segments: readonly { readonly a: OperandArguments<Word>; readonly b: OperandArguments<Word>; readonly depth: Word }[];
+  readonly segments: readonly {
+    readonly a: OperandArguments<Word>;
+    readonly b: OperandArguments<Word>;
+    readonly depth: Word;
+  }[];
   readonly epilogue: readonly Word[];
 }
 

@@ -46,18 +46,22 @@ const mixed: readonly Sizes[] = Array.from({ length: 33 }, (_, i) => ({
   depths: [odd[(i * 7 + Math.floor(i / 11) * 3) % 11]!, odd[(i * 3 + 2) % 11]!, odd[(i * 5 + 1) % 11]!],
 }));
 
-const builds: readonly (readonly [string, readonly string[]])[] = [
-  ["this machine", nativeFlags],
-  ["this machine with bf16 dot", [...nativeFlags, "-DTHIMBLE_BF16_DOT=1"]],
-  ["portable code", ["-DTHIMBLE_GENERIC"]],
-  ...(process.arch === "x64" ? ([["AVX2", ["-mavx2", "-mfma"]]] as const) : []),
+/** Machine code to test, and which share of the sizes. */
+const builds: readonly (readonly [string, readonly string[], number])[] = [
+  ["this machine", nativeFlags, 1],
+  ["this machine with bf16 dot", [...nativeFlags, "-DTHIMBLE_BF16_DOT=1"], 1],
+  ["portable code", ["-DTHIMBLE_GENERIC"], 4],
+  ...(process.arch === "x64" ? ([["AVX2", ["-mavx2", "-mfma"], 4]] as const) : []),
 ];
 
 function check(kernels: Kernels, of: ContractionSpec, sizes: Sizes): void {
   const { name } = renderContraction(of);
   const depths = sizes.depths.slice(0, of.segments.length).map((depth, index) => {
     const segment = of.segments[index]!;
-    const along = [segment.a.transposed ? undefined : segment.a.decoder, segment.b.transposed ? segment.b.decoder : undefined];
+    const along = [
+      segment.a.transposed ? undefined : segment.a.decoder,
+      segment.b.transposed ? segment.b.decoder : undefined,
+    ];
     const block = Math.max(1, ...along.map((decoder) => decoder?.elements ?? 1));
     return Math.ceil(depth / block) * block;
   });
@@ -76,14 +80,17 @@ function check(kernels: Kernels, of: ContractionSpec, sizes: Sizes): void {
   one.free();
 }
 
-describe.each(builds)("contraction on %s", (_name, flags) => {
+describe.each(builds)("contraction on %s", (_name, flags, every) => {
   let kernels: Kernels;
   beforeAll(() => {
-    kernels = new Kernels([...Object.values(specs), ...Object.values(aligned)].map((of) => renderContraction(of).source), flags);
+    kernels = new Kernels(
+      [...Object.values(specs), ...Object.values(aligned)].map((of) => renderContraction(of).source),
+      flags,
+    );
   });
 
   it.each(Object.keys(specs))("%s, odd sizes", (key) => {
-    for (const sizes of mixed) check(kernels, specs[key]!, sizes);
+    for (const sizes of mixed.filter((_, i) => i % every === 0)) check(kernels, specs[key]!, sizes);
   });
 
   it.each(Object.keys(aligned))("%s", (key) => {
@@ -93,8 +100,8 @@ describe.each(builds)("contraction on %s", (_name, flags) => {
 
   it.each(["f32 X W^T", "f32 G^T X", "bf16 G W from f32", "three segments"])("%s, sizes beyond one block", (key) => {
     check(kernels, specs[key]!, { rows: 20, columns: 700, depths: [300, 16, 33] });
-    check(kernels, specs[key]!, { rows: 9, columns: 70, depths: [4999, 17, 2400] });
-    check(kernels, specs[key]!, { rows: 1100, columns: 17, depths: [2305, 5, 2] });
+    check(kernels, specs[key]!, { rows: 9, columns: 70, depths: [2999, 17, 2400] });
+    check(kernels, specs[key]!, { rows: 1030, columns: 17, depths: [2305, 5, 2] });
     check(kernels, specs[key]!, { rows: 300, columns: 33, depths: [0, 3, 0] });
     check(kernels, specs[key]!, { rows: 7, columns: 33, depths: [0, 0, 0] });
   });
@@ -121,7 +128,13 @@ describe("contraction epilogues", () => {
     ["f16", storeEpilogue("f16"), 2, [], (x: number) => x],
     ["scaled", storeEpilogue("f32", { scaled: true }), 4, [bits], (x: number) => x / 2],
     ["added", storeEpilogue("f32", { accumulate: true }), 4, [], (x: number) => x + 3],
-    ["scaled and added to bf16", storeEpilogue("bf16", { scaled: true, accumulate: true }), 2, [bits], (x: number) => x / 2 + 3],
+    [
+      "scaled and added to bf16",
+      storeEpilogue("bf16", { scaled: true, accumulate: true }),
+      2,
+      [bits],
+      (x: number) => x / 2 + 3,
+    ],
   ] as const;
 
   it.each(cases)("%s", (_name, epilogue, bytes, extra, expected) => {

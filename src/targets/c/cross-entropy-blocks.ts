@@ -119,15 +119,16 @@ static void ${name}_exponentials(float* scores, int64_t count, int64_t tokens, f
     for (int64_t v = 0; v < count; v++) top = max_f(top, load_f32(scores + v * tokens + t));
     /* max_f(top, NaN) may drop a NaN; the exponentials below bring it back. */
     top = select_f(top == top, top, zero);
-    vf factor = exp_f(before - top), total = load_f32(sum + t) * factor;
+    /* A block is summed by itself: added one by one to a sum of thousands, small terms would vanish. */
+    vf factor = exp_f(before - top), part = zero;
     for (int64_t v = 0; v < count; v += 2) {
       vf low = exp_f(load_f32(scores + v * tokens + t) - top);
       vf high = exp_f((v + 1 < count ? load_f32(scores + (v + 1) * tokens + t) : none) - top);
-      total += low + high;
+      part += low + high;
       if (keep) ${name}_put(scores, tokens, v, t, low, high);
     }
     store_f32(maximum + t, top);
-    store_f32(sum + t, total);
+    store_f32(sum + t, load_f32(sum + t) * factor + part);
     store_f32(scale + t, factor);
   }
 }

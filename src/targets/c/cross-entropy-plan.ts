@@ -51,7 +51,10 @@ function roundUp(value: number, granule: number): number {
 export function crossEntropyWorkspace(spec: CrossEntropySpec, sizes: CrossEntropySizes, threads: number): number {
   const { rows } = sizes;
   const padded = roundUp(sizes.depth, 16);
-  const tokens = Math.max(64, Math.min(256, Math.floor(Math.floor(groupBudget(spec) / (padded * bytesPerValue(spec))) / 64) * 64));
+  const tokens = Math.max(
+    64,
+    Math.min(256, Math.floor(Math.floor(groupBudget(spec) / (padded * bytesPerValue(spec))) / 64) * 64),
+  );
   const slices = Math.max(1, Math.min(mostSlices, Math.ceil(fewTokens / Math.max(rows, 1))));
   const gradient = spec.inputGradient === undefined ? 0 : 1;
   const both = spec.weightGradient === true ? 1 : 0;

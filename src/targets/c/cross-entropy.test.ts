@@ -90,7 +90,9 @@ function check(kernels: Kernels, spec: CrossEntropySpec, wanted: CrossEntropySiz
   const { name } = renderCrossEntropy(spec);
   const x = store({ dtype: spec.x, transposed: false }, 1, rows, depth, 3);
   const w = store({ ...spec.weight, transposed: false }, 1, vocabulary, depth, rows % 2);
-  const labels = new Int32Array(rows).map((_, i) => (i % 7 === 3 ? -100 : Math.floor((uniform() + 1) * 0.5 * vocabulary)));
+  const labels = new Int32Array(rows).map((_, i) =>
+    i % 7 === 3 ? -100 : Math.floor((uniform() + 1) * 0.5 * vocabulary),
+  );
   const weights = new Float32Array(rows).map((_, i) => (i % 7 === 3 || i % 5 === 2 ? 0 : 0.5 + (i % 3)));
   labels.forEach((_, i) => {
     if (i % 5 === 2) labels[i] = 0x7fffffff;
@@ -131,7 +133,12 @@ function check(kernels: Kernels, spec: CrossEntropySpec, wanted: CrossEntropySiz
   }
   const [nll, dx, dw] = results[0]!;
   const loose = spec.compute === "bf16" ? 2 ** -7 : 2e-5;
-  near(new Float32Array(nll!.buffer), expected.nll, expected.nll.map((value) => Math.abs(value) + 1), 1e-5);
+  near(
+    new Float32Array(nll!.buffer),
+    expected.nll,
+    expected.nll.map((value) => Math.abs(value) + 1),
+    1e-5,
+  );
   if (spec.inputGradient !== undefined) {
     const values = half ? Array.from(new Uint16Array(dx!.buffer), bf16FromBits) : new Float32Array(dx!.buffer);
     near(values, expected.dx, expected.dxScale, half ? 2 ** -7 : loose);
@@ -153,7 +160,10 @@ const builds: readonly (readonly [string, readonly string[]])[] = [
 describe.each(builds)("cross-entropy on %s", (_name, flags) => {
   let kernels: Kernels;
   beforeAll(() => {
-    kernels = new Kernels(Object.values(specs).map((spec) => renderCrossEntropy(spec).source), flags);
+    kernels = new Kernels(
+      Object.values(specs).map((spec) => renderCrossEntropy(spec).source),
+      flags,
+    );
   });
 
   it.each(Object.keys(specs))("%s", (key) => {

@@ -70,8 +70,13 @@ INLINE vu thimble_widen_halves(thimble_halves v) {
 INLINE vu thimble_round_bf16(vf v) {
   vu bits = (vu)v;
   vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+#ifdef HAS_AVX512
+  __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  return (vu)_mm512_mask_and_epi32((__m512i)rounded, nan, (__m512i)(bits | 0x400000u), (__m512i)splat_u(0xffff0000u));
+#else
   vu quiet = (bits | 0x400000u) & 0xffff0000u;
   return (vu)select_i((vi)((bits & 0x7fffffffu) > 0x7f800000u), (vi)quiet, (vi)rounded);
+#endif
 }
 INLINE vf thimble_expand_bf16(thimble_halves v) { return (vf)(thimble_widen_halves(v) << 16); }
 INLINE thimble_halves thimble_shrink_bf16(vf v) { return thimble_low_halves(thimble_round_bf16(v) >> 16); }

@@ -20,7 +20,10 @@ function mapKernel(name: string, input: string, output: string, expression: stri
 }
 
 function elementOf(type: string): string {
-  return { bf16: "uint16_t", f16: "uint16_t", u8: "uint8_t", bool: "uint8_t", i32: "int32_t", u32: "uint32_t" }[type] ?? "float";
+  return (
+    { bf16: "uint16_t", f16: "uint16_t", u8: "uint8_t", bool: "uint8_t", i32: "int32_t", u32: "uint32_t" }[type] ??
+    "float"
+  );
 }
 
 type Numbers = Float32Array | Int32Array | Uint32Array | Uint16Array | Uint8Array;
@@ -53,7 +56,19 @@ function floats(count: number): Float32Array {
   const words = new Uint32Array(count).map(() => random());
   const values = new Float32Array(words.buffer);
   const special = [0, -0, 0.5, -0.5, 1.5, 2.5, -1.5, -2.5, 8388607.5, -8388607.5, 2 ** 24, Infinity, -Infinity, NaN];
-  values.set([...special, 1e-45, -1e-45, 1.1754942e-38, 3.4028235e38, 65504, 65520, 65519.99, 5.96e-8, 2.98e-8, 6.1e-5]);
+  values.set([
+    ...special,
+    1e-45,
+    -1e-45,
+    1.1754942e-38,
+    3.4028235e38,
+    65504,
+    65520,
+    65519.99,
+    5.96e-8,
+    2.98e-8,
+    6.1e-5,
+  ]);
   for (let i = 40; i < count / 2; i++) values[i] = (random() / 2 ** 31 - 1) * 10 ** (i % 7);
   return values;
 }

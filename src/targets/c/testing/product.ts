@@ -124,7 +124,13 @@ function reference(spec: ContractionSpec, sizes: Sizes, prepared: readonly Prepa
 }
 
 /** Operands, output (`bytes` an element, dense) and reference of one random contraction; `extra` ends its epilogue words. */
-export function product(spec: ContractionSpec, sizes: Sizes, bytes: number, pad: number, extra: readonly bigint[] = []): Product {
+export function product(
+  spec: ContractionSpec,
+  sizes: Sizes,
+  bytes: number,
+  pad: number,
+  extra: readonly bigint[] = [],
+): Product {
   const { rows, columns, depths, batch = 1 } = sizes;
   const prepared = spec.segments.map(({ a, b }, index): Prepared => {
     const depth = depths[index]!;
@@ -136,7 +142,11 @@ export function product(spec: ContractionSpec, sizes: Sizes, bytes: number, pad:
   const [expected, magnitude] = reference(spec, sizes, prepared);
   const run = (kernels: Kernels, name: string, threads: number): Uint8Array => {
     const workspace = new Memory(contractionWorkspace(spec, sizes, threads), 4);
-    const operand = ({ memory, rowStride, batchStride }: Stored): { address: bigint; rowStride: bigint; batchStride: bigint } => ({
+    const operand = ({
+      memory,
+      rowStride,
+      batchStride,
+    }: Stored): { address: bigint; rowStride: bigint; batchStride: bigint } => ({
       address: memory.address,
       rowStride: BigInt(rowStride),
       batchStride: BigInt(batchStride),

