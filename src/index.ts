@@ -15,6 +15,10 @@
  * nothing.
  */
 import type { z } from "zod";
+import type { Profile, ProfileOptions } from "./cli/explain/profile.js";
+import { profileRun } from "./cli/explain/profile.js";
+import { explainRun } from "./cli/explain/run.js";
+import type { Explanation } from "./cli/explain/types.js";
 import { resolveConfig } from "./config/config.js";
 import { readConfigFile } from "./config/file.js";
 import type { GenerationSettings } from "./config/generation.js";
@@ -23,6 +27,7 @@ import type { RunConfig, runSchema } from "./config/schema.js";
 import { runJsonSchema } from "./config/schema.js";
 import type { Inspection } from "./data/inspect.js";
 import { describeMethod } from "./methods/describe.js";
+import { ThimbleError } from "./errors.js";
 import type { MethodDescription } from "./methods/describe.js";
 import { methods as registered } from "./methods/registry.js";
 import { parseSettings } from "./methods/settings.js";
@@ -39,11 +44,10 @@ import { planRun } from "./train/prepare.js";
 import { train as trainRun } from "./train/train.js";
 import type { PeakMemory, TrainEvents, TrainResult } from "./train/types.js";
 
-export { ThimbleError } from "./errors.js";
+export { ThimbleError };
 export type { ErrorDetail } from "./errors.js";
-export { explainRun as explain, profileRun as profile } from "./cli/explain/run.js";
 export type { ExplainedKernel, ExplainedProgram, ExplainedStep, Explanation } from "./cli/explain/types.js";
-export type { KernelProfile, Profile } from "./cli/explain/profile.js";
+export type { KernelProfile, Profile, ProfileOptions } from "./cli/explain/profile.js";
 export { examineMachine } from "./cli/doctor/examine.js";
 export type { MachineReport } from "./cli/doctor/examine.js";
 export type { GenerationSettings } from "./config/generation.js";
@@ -139,14 +143,35 @@ export async function generate(
   }
 }
 
+export type MergeOptions = Omit<ExportOptions, "format" | "portable"> & {
+  /** Default: safetensors. */
+  readonly format?: "safetensors" | "gguf";
+};
+
 /** Writes a model with its adapter folded into the weights: `adapter` must be set. */
-export function merge(settings: RunSettings, options: ExportOptions): Promise<ExportResult> {
-  return exportRun(settled(settings), options);
+export async function merge(settings: RunSettings, options: MergeOptions): Promise<ExportResult> {
+  if (settings.adapter === undefined) {
+    throw new ThimbleError("config-missing", "There is no adapter to merge", {
+      where: "--adapter",
+      fix: "Name the folder of the adapter, or of the run that trained it.",
+    });
+  }
+  return exportRun(settled(settings), { format: "safetensors", ...options });
 }
 
 /** Writes a model (with its adapter merged, if `adapter` is set) as safetensors or GGUF, or the adapter for PEFT. */
 export function exportModel(settings: RunSettings, options: ExportOptions): Promise<ExportResult> {
   return exportRun(settled(settings), options);
+}
+
+/** What a run's programs do, kernel by kernel in order: schedules, bytes moved, operations, and the C source. */
+export function explain(settings: RunSettings, options: PrepareOptions = {}): Promise<Explanation> {
+  return explainRun(settled(settings), options);
+}
+
+/** Runs some steps with every kernel timed. Nothing is written. */
+export function profile(settings: RunSettings, options: ProfileOptions): Promise<Profile> {
+  return profileRun(settled(settings), options);
 }
 
 /** What a run would train on: formats, lengths, packing, and the first rows token by token. */

@@ -71,21 +71,36 @@ function ownFlag(key: string, property: Property): AnyFlag {
   };
 }
 
-/** What a help text says of a flag: its description, and its default and range where they are not in it. */
-export function explainFlag({ description, default: standard, kind, minimum, maximum }: AnyFlag): string {
+/** Choices that make a flag's placeholder longer than this are listed behind its description instead. */
+const longestPlaceholder = 16;
+
+/** A flag with what stands for its value. */
+export function flagTerm({ flag, placeholder }: AnyFlag): string {
+  return `${flag} ${placeholder.length > longestPlaceholder && placeholder.includes("|") ? "<CHOICE>" : placeholder}`.trimEnd();
+}
+
+/** What a help text says of a flag: its description, and its choices, range and default where they are not in it. */
+export function explainFlag(spec: AnyFlag): string {
+  const { description, default: standard, kind, minimum, maximum, choices = [] } = spec;
   const facts: string[] = [];
+  if (flagTerm(spec).endsWith("<CHOICE>")) facts.push(choices.join(", "));
   const largest = maximum !== undefined && maximum < 2 ** 31 - 1 ? maximum : undefined;
   if (minimum !== undefined && largest !== undefined) facts.push(`${minimum} to ${largest}`);
-  const plain = Array.isArray(standard) ? standard.join(", ") : standard;
+  const plain = Array.isArray(standard) ? standard.map(String).join(", ") : (standard as string | number | undefined);
   const shown = kind === "switch" || plain === undefined || plain === "" || description.includes("default");
-  if (!shown) facts.push(`default ${String(plain)}`);
+  if (!shown) facts.push(`default ${plain}`);
   return facts.length === 0 ? description : `${description} (${facts.join("; ")})`;
 }
 
+/** Switches may be turned off, too, where a config file turned them on. */
+export const switchValue = "[true|false]";
+
 /** A flag as commander takes it; its values arrive parsed by kind, and as a list where it may be repeated. */
 export function toOption(spec: AnyFlag): Option {
-  const value = spec.kind === "switch" ? "[true|false]" : spec.placeholder;
-  const option = new Option(`${spec.flag} ${value}`, explainFlag(spec)).helpGroup(groupOf(spec.key));
+  const option = new Option(
+    spec.kind === "switch" ? `${spec.flag} ${switchValue}` : flagTerm(spec),
+    explainFlag(spec),
+  ).helpGroup(groupOf(spec.key));
   const parse = (text: string): unknown => parseFlag(spec as FlagSpec, text);
   if (spec.kind === "switch") option.preset("true");
   return option.argParser<unknown>((text, earlier) =>

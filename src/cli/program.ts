@@ -8,7 +8,7 @@ import { runKeys } from "../config/schema.js";
 import { parseSettings } from "../methods/settings.js";
 import { thimbleVersion } from "../train/machine.js";
 import { ownFlags, runFlagsOf, toOption } from "./flags.js";
-import { helpOf, overview, styleHelp } from "./help.js";
+import { examplesOf, overview, styleHelp } from "./help.js";
 import type { World } from "./terminal.js";
 import { Terminal } from "./terminal.js";
 import { exitStatus, reportError, unknownVerb, usageError } from "./usage.js";
@@ -39,7 +39,7 @@ function runWithoutVerb(first: string | undefined, second: string | undefined, t
   const asked = first === "--help" || first === "-h" || first === "help";
   const about = verbs.find(({ name }) => first === "help" && name === second);
   if (asked && about !== undefined) {
-    world.stdout.write(commandOf(about, new Terminal(world, false)).helpInformation());
+    commandOf(about, new Terminal(world, false)).outputHelp();
     return status.ok;
   }
   if (asked || first === undefined) {
@@ -61,7 +61,10 @@ export function commandOf(verb: Verb, terminal: Terminal): Command {
   if (settings.length > 0) command.option("--config <FILE>", "YAML file with settings; flags win over it");
   command.addOption(new Option("--json", "One line with one JSON object on stdout; all else on stderr"));
   command.helpOption("-h, --help", "This text").exitOverride().allowExcessArguments(false);
-  command.description(helpOf(verb)).configureHelp(styleHelp(verb, terminal));
+  command
+    .description(`${verb.summary}. ${verb.description}`)
+    .addHelpText("after", examplesOf(verb, terminal))
+    .configureHelp(styleHelp(verb, terminal));
   command.configureOutput({
     writeOut: (text) => terminal.world.stdout.write(text),
     writeErr: () => undefined,
@@ -80,11 +83,10 @@ async function runVerb(verb: Verb, argv: readonly string[], terminal: Terminal):
     const flags = command.options.map(({ long }) => long ?? "");
     throw usageError(error, verb.name, flags);
   }
-  const { config: path, json, ...values } = command.opts<Record<string, unknown>>();
-  void json;
+  const { config: path, ...values } = command.opts<Record<string, unknown>>();
   const settings = new Set<string>(runFlagsOf(verb.settings).map(({ key }) => key));
   const pick = (own: boolean): Record<string, unknown> =>
-    Object.fromEntries(Object.entries(values).filter(([key]) => settings.has(key) !== own));
+    Object.fromEntries(Object.entries(values).filter(([key]) => key !== "json" && settings.has(key) !== own));
   const file = typeof path === "string" ? await readConfigFile(path) : undefined;
   const context = {
     terminal,

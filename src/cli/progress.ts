@@ -45,7 +45,7 @@ export class Display {
   #create(): MultiBar {
     const { colors, stream, width } = this.terminal;
     return new MultiBar({
-      stream: stream as NodeJS.WriteStream,
+      stream,
       format: `${colors.cyan("{bar}")} {text}`,
       barsize: Math.max(8, Math.min(30, width - 72)),
       barCompleteChar: "█",

@@ -10,7 +10,8 @@ import { colorsFor } from "./terminal.js";
 import { status } from "./verb.js";
 
 /** Codes (or their first words) of mistakes in the command line or the config, as against failures of the run. */
-const usageCodes = /^(cli|config|settings|method|methods)(-|$)|^(out-not-empty|resume-changed|resume-steps|source-name)$/;
+const usageCodes =
+  /^(cli|config|settings|method|methods)(-|$)|^(out-not-empty|resume-changed|resume-steps|source-name)$/;
 
 export function exitStatus(error: unknown): number {
   return error instanceof ThimbleError && usageCodes.test(error.code) ? status.usage : status.failed;
@@ -68,9 +69,15 @@ export function usageError(error: CommanderError, verb: string | undefined, vali
   const help = `See ${command} --help.`;
   const named = /'([^']+)'/.exec(message)?.[1];
   if (error.code === "commander.unknownOption" && named !== undefined) {
-    return new ThimbleError("cli-flag", `There is no flag ${named}`, { where: command, fix: flagAdvice(named, valid, help) });
+    return new ThimbleError("cli-flag", `There is no flag ${named}`, {
+      where: command,
+      fix: flagAdvice(named, valid, help),
+    });
   }
-  return new ThimbleError("cli-usage", message.charAt(0).toUpperCase() + message.slice(1), { where: command, fix: help });
+  return new ThimbleError("cli-usage", message.charAt(0).toUpperCase() + message.slice(1), {
+    where: command,
+    fix: help,
+  });
 }
 
 function flagAdvice(flag: string, valid: readonly string[], help: string): string {
@@ -79,7 +86,10 @@ function flagAdvice(flag: string, valid: readonly string[], help: string): strin
   if (other !== undefined && valid.includes(other)) return `The flag is called ${other} here. ${help}`;
   const owner = valid.includes("--set") ? methodWithSetting(name) : undefined;
   if (owner !== undefined) return `It is a setting of a method: --set ${owner}=VALUE`;
-  const nearest = nearestName(name.replace(/^-+/, ""), valid.map((one) => one.replace(/^-+/, "")));
+  const nearest = nearestName(
+    name.replace(/^-+/, ""),
+    valid.map((one) => one.replace(/^-+/, "")),
+  );
   return nearest === undefined ? help : `Did you mean --${nearest}? ${help}`;
 }
 

@@ -45,7 +45,7 @@ export interface Verb<Schema extends z.ZodObject = z.ZodObject> {
 
 /** A verb with its options' types checked, as one of a list of verbs. */
 export function defineVerb<Schema extends z.ZodObject>(verb: Verb<Schema>): Verb {
-  return verb as unknown as Verb;
+  return verb;
 }
 
 /** Exit statuses. */

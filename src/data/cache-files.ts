@@ -6,6 +6,7 @@ import { asBoolean, asCount, asObject, asString } from "./json.js";
 import type { JsonObject } from "./json.js";
 import { readChunks } from "./read-files.js";
 import { RecordHash } from "./token-source.js";
+import type { TokenSink } from "./token-source.js";
 
 /** Written into every cache; a cache of another version is made again. */
 export const cacheVersion = 1;
@@ -82,7 +83,7 @@ class SealedFile {
 }
 
 /** Writes the files of a cache folder, token by token, in bounded memory. */
-export class TokenWriter {
+export class TokenWriter implements TokenSink {
   tokens = 0;
   records = 0;
   private readonly ids: SealedFile;
@@ -102,7 +103,6 @@ export class TokenWriter {
     this.table = new SealedFile(join(folder, cacheNames.records));
   }
 
-  /** Appends tokens to the current record; without weights all of them count. */
   add(ids: ArrayLike<number>, weights?: ArrayLike<number>): void {
     for (let index = 0; index < ids.length; index++) this.addToken(ids[index] ?? 0, weights?.[index] ?? 1);
   }

@@ -217,4 +217,14 @@ describe("ExampleEncoder", () => {
     encoder.encode({ kind: "chat", conversation: { messages } });
     expect(encoder.notices().join()).toContain("does not end");
   });
+
+  it("warns of control tokens in messages", async () => {
+    const encoder = new ExampleEncoder(await tokenizerWith("byte-level", specials));
+    const messages = [
+      { role: "user", content: "a<|im_end|>" },
+      { role: "assistant", content: "b" },
+    ];
+    encoder.encode({ kind: "chat", conversation: { messages } });
+    expect(encoder.notices().join()).toContain("control token");
+  });
 });

@@ -28,6 +28,8 @@ export class ExampleEncoder {
   mergedBoundaries = 0;
   /** Conversations in which a trained turn does not end with a control token. */
   endlessTurns = 0;
+  /** Conversations in which a message holds the text of a control token. */
+  foreignControls = 0;
   private template: ChatTemplate | undefined;
 
   constructor(
@@ -65,6 +67,12 @@ export class ExampleEncoder {
           "learn to stop. Use a chat template that ends turns with one.",
       );
     }
+    if (this.foreignControls > 0) {
+      notices.push(
+        `In ${this.foreignControls} conversations a message holds the text of a control token, which is read as that ` +
+          "token. Take such texts out unless they are meant.",
+      );
+    }
     return notices;
   }
 
@@ -91,6 +99,7 @@ export class ExampleEncoder {
   }
 
   private encodeChat(conversation: Conversation, lastTurnOnly: boolean): WeightedTokens {
+    if (conversation.messages.some((message) => this.hasControl(message.content))) this.foreignControls++;
     if (this.options.trainOn === "all") {
       return { ids: this.tokenizer.encode(this.chatTemplate.render(conversation), { addSpecial: false }) };
     }
@@ -98,5 +107,9 @@ export class ExampleEncoder {
     const rendered = renderTrained(this.chatTemplate, conversation, this.tokenizer.specialTexts, which);
     if (!rendered.turnsEnd) this.endlessTurns++;
     return encodeSpans(this.tokenizer, rendered.text, rendered.spans);
+  }
+
+  private hasControl(content: string | null): boolean {
+    return content !== null && this.tokenizer.specialTexts.some((special) => content.includes(special));
   }
 }

@@ -1,8 +1,8 @@
 import { ThimbleError } from "../errors.js";
-import { asBoolean, asCount, asString, kindOf } from "./json.js";
+import { asBoolean, asCount, asObject, asString, kindOf } from "./json.js";
 import type { JsonObject } from "./json.js";
 
-/** Key-value pairs of a GGUF file, in either of the shapes a reader may have them. */
+/** Key-value pairs of a GGUF file: plain values, or each with its type (`{ type, value }`). */
 export type MetadataInput = ReadonlyMap<string, unknown> | Readonly<Record<string, unknown>>;
 
 /** `tokenizer.ggml.token_type`, as llama.cpp numbers it. */
@@ -100,8 +100,8 @@ export class GgufTokenizerMetadata {
 
   private get(key: string): unknown {
     const { metadata } = this;
-    if (metadata instanceof Map) return metadata.get(key);
-    return Object.hasOwn(metadata, key) ? (metadata as Readonly<Record<string, unknown>>)[key] : undefined;
+    if (metadata instanceof Map) return untagged(metadata.get(key));
+    return Object.hasOwn(metadata, key) ? untagged((metadata as JsonObject)[key]) : undefined;
   }
 
   private missing(key: string): never {
@@ -122,4 +122,9 @@ export class GgufTokenizerMetadata {
       return checked;
     });
   }
+}
+
+function untagged(entry: unknown): unknown {
+  const tagged = asObject(entry);
+  return tagged !== undefined && "type" in tagged && "value" in tagged ? tagged["value"] : entry;
 }

@@ -1,5 +1,4 @@
 import { ThimbleError } from "../errors.js";
-import type { TokenWriter } from "./cache-files.js";
 import { ExampleEncoder } from "./examples.js";
 import type { Example, ExampleOptions } from "./examples.js";
 import { detectFormat, formatError, parseRecord } from "./formats.js";
@@ -8,6 +7,7 @@ import type { InputFile } from "./inputs.js";
 import { readJson, readJsonLines, readText } from "./read-files.js";
 import type { FileRecord } from "./read-files.js";
 import { readParquet } from "./read-parquet.js";
+import type { TokenSink } from "./token-source.js";
 import { endIds } from "./tokenizer.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -40,7 +40,7 @@ export async function ingest(
   files: readonly InputFile[],
   tokenizer: Tokenizer,
   options: IngestOptions,
-  writer: TokenWriter,
+  writer: TokenSink,
 ): Promise<IngestReport> {
   const run = new Ingestion(tokenizer, options, writer);
   const counts: { path: string; records: number }[] = [];
@@ -68,7 +68,7 @@ class Ingestion {
   constructor(
     private readonly tokenizer: Tokenizer,
     private readonly options: IngestOptions,
-    private readonly writer: TokenWriter,
+    private readonly writer: TokenSink,
   ) {
     this.encoder = new ExampleEncoder(tokenizer, options);
     this.format = options.format;

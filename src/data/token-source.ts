@@ -16,6 +16,16 @@ export interface TokenSource {
   readWeights(start: number, into: Uint8Array): void;
 }
 
+/** Takes tokens, record by record. */
+export interface TokenSink {
+  /** Tokens and complete records so far. */
+  readonly tokens: number;
+  readonly records: number;
+  /** Appends tokens to the current record; without weights all of them count. */
+  add(ids: ArrayLike<number>, weights?: ArrayLike<number>): void;
+  endRecord(): void;
+}
+
 /** A record before it is stored: ids, and weights (0 or 1) unless all are 1. */
 export interface TokenRecord {
   readonly ids: ArrayLike<number>;

@@ -18,6 +18,7 @@ const punctuation = "[\\p{P}!-/:-@\\[-`{-~]";
  */
 export function adaptToLibrary(json: TokenizerJson, where: string): { json: TokenizerJson; notices: string[] } {
   checkModel(json.model, where);
+  for (const part of [json.normalizer, json.decoder]) checkPatterns(part, where);
   const notices: string[] = [];
   if (uses(json.normalizer, "Precompiled")) {
     notices.push("The tokenizer's precompiled character map is applied as Unicode NFKC; rare characters may differ.");
@@ -59,6 +60,17 @@ function checkModel(model: JsonObject, where: string): void {
   if (model["type"] === "BPE" && prefix !== undefined && prefix !== "") {
     throw unsupported(where, `BPE with the continuing-subword prefix ${JSON.stringify(prefix)}`);
   }
+}
+
+/** A `Replace` without a pattern would be passed over in silence. */
+function checkPatterns(part: JsonObject | null, where: string): void {
+  if (part === null) return;
+  const pattern = asObject(part["pattern"]);
+  if (part["type"] === "Replace" && asString(pattern?.["String"] ?? pattern?.["Regex"]) === undefined) {
+    throw brokenTokenizer(where, "a Replace has no pattern");
+  }
+  const nested = asArray(part["normalizers"] ?? part["decoders"]) ?? [];
+  for (const entry of nested) checkPatterns(asObject(entry) ?? null, where);
 }
 
 function unsupported(where: string, what: string): ThimbleError {

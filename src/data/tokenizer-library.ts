@@ -5,11 +5,24 @@ import type { TokenizerJson } from "./tokenizer-json.js";
 /** What is used of the library's tokenizer; its own declarations do not resolve under NodeNext. */
 export interface LibraryTokenizer {
   readonly normalizer: ((text: string) => string) | null;
-  readonly pre_tokenizer: ((text: string, options: { section_index: number }) => string[]) | null;
+  readonly pre_tokenizer: LibraryPreTokenizer | null;
   readonly model: LibraryModel;
   readonly decoder: LibraryDecoder | null;
   encode(text: string, options: { add_special_tokens: boolean }): { ids: (number | null | undefined)[] };
   decode(ids: number[], options: { skip_special_tokens: boolean; clean_up_tokenization_spaces: boolean }): string;
+}
+
+/** What is used of the library's pre-tokenizers. */
+interface LibraryPreTokenizer {
+  (text: string, options: { section_index: number }): string[];
+  /** The parts of a sequence. */
+  readonly tokenizers?: readonly LibraryPreTokenizer[];
+  /** Marks the byte-level pre-tokenizer, as do the two flags. */
+  readonly byte_encoder?: object;
+  readonly use_regex?: boolean;
+  readonly add_prefix_space?: boolean;
+  pre_tokenize_text(text: string, options: unknown): string[];
+  pre_tokenize(text: string | string[], options: unknown): string[];
 }
 
 /** What is used of the library's decoders. */
@@ -40,6 +53,7 @@ export function buildLibraryTokenizer(json: TokenizerJson, config: JsonObject): 
   const Constructor = Tokenizer as unknown as new (json: TokenizerJson, config: JsonObject) => LibraryTokenizer;
   const tokenizer = new Constructor(json, config);
   keepByteOrderMarks(tokenizer.decoder);
+  rememberBytes(tokenizer.pre_tokenizer);
   if (tokenizer.model.cache !== undefined) tokenizer.model.cache = new GenerationCache(50_000);
   if (json.model["byte_fallback"] === true && Array.isArray(json.model["vocab"])) addByteFallback(tokenizer.model);
   return tokenizer;
@@ -49,6 +63,22 @@ export function buildLibraryTokenizer(json: TokenizerJson, config: JsonObject): 
 function keepByteOrderMarks(decoder: LibraryDecoder | null): void {
   if (decoder?.text_decoder !== undefined) decoder.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   for (const part of decoder?.decoders ?? []) keepByteOrderMarks(part);
+}
+
+/** Keeps the byte-level spelling of words that were seen before: a third of the time to encode a text. */
+function rememberBytes(preTokenizer: LibraryPreTokenizer | null): void {
+  for (const part of preTokenizer?.tokenizers ?? []) {
+    if (part.byte_encoder === undefined || part.use_regex !== false || part.add_prefix_space === true) continue;
+    const known = new GenerationCache(50_000);
+    const spell = (word: string, options: unknown): string[] => {
+      const found = known.get(word);
+      if (found !== undefined) return found;
+      const spelt = part.pre_tokenize_text(word, options);
+      if (word.length < 256) known.put(word, spelt);
+      return spelt;
+    };
+    part.pre_tokenize = (text, options) => [text].flat().flatMap((word) => spell(word, options));
+  }
 }
 
 /**

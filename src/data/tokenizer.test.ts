@@ -147,6 +147,13 @@ describe("tokenizer from GGUF", () => {
     expect(tokenizer.special).toEqual({ bos: 1, eos: 2, unknown: 0 });
   });
 
+  it("takes values that come with their types", async () => {
+    const { metadata = {}, cases } = await fixture("sentencepiece");
+    const tagged = new Map(Object.entries(metadata).map(([key, value]) => [key, { type: "some", value }]));
+    const tokenizer = loadTokenizerGguf(tagged, "model.gguf");
+    for (const { text, ids } of cases) expect(tokenizer.encode(text), text).toEqual(ids);
+  });
+
   it("takes typed arrays and the chat template", async () => {
     const { metadata = {} } = await fixture("smollm");
     const types = Int32Array.from(metadata["tokenizer.ggml.token_type"] as number[]);

@@ -152,7 +152,8 @@ class LoadedTokenizer implements Tokenizer {
     const skip = options.skipSpecial === true;
     const known = ids.filter((id) => this.surface.has(this.checkId(id)) && !(skip && this.isSpecial(id)));
     if (known.length === 0) return "";
-    return this.library.decode(known, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+    const plain = { skip_special_tokens: false, clean_up_tokenization_spaces: false };
+    return this.guarded(() => this.library.decode(known, plain));
   }
 
   tokenText(id: number): string {
@@ -169,9 +170,18 @@ class LoadedTokenizer implements Tokenizer {
 
   /** The ids of a text without special tokens around it. */
   private encodePiece({ text, continues }: TextPiece): number[] {
-    const ids = this.encoder.encode(text, continues);
+    const ids = this.guarded(() => this.encoder.encode(text, continues));
     if (!ids.every((id): id is number => typeof id === "number")) throw this.unknownText(text);
     return ids;
+  }
+
+  /** Parts of a damaged tokenizer.json may fail only when a text reaches them. */
+  private guarded<T>(action: () => T): T {
+    try {
+      return action();
+    } catch (error) {
+      throw brokenTokenizer(this.where, messageOf(error), undefined, error);
+    }
   }
 
   private unknownText(text: string): ThimbleError {

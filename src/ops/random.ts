@@ -12,14 +12,16 @@ const rounds = 10;
 
 /**
  * Counter-based random words: a pure function of (key, stream, step, element index), equal on every target and free
- * of order, tiles and threads. `key` is u32 [2], `step` u32 []; `stream` tells apart the uses of one step.
+ * of order, tiles and threads. `key` is u32 [2], `step` u32 []; `stream` tells apart the uses of one step:
+ * a number, or a u32 [] where equal kernels are to serve several uses.
  * Shapes of up to 2^32 elements.
  */
-export function randomBits(key: { low: Node; high: Node }, stream: number, step: Node, shape: Shape): Node {
+export function randomBits(key: { low: Node; high: Node }, stream: number | Node, step: Node, shape: Shape): Node {
   const { graph } = step;
   const count = elements(shape);
   const word = (value: number): Node => constant(graph, value >>> 0, [count], "u32");
-  let counter: Node[] = [iota(graph, [count], 0, "u32"), expand(step, [count]), word(stream), word(0)];
+  const use = typeof stream === "number" ? word(stream) : expand(stream, [count]);
+  let counter: Node[] = [iota(graph, [count], 0, "u32"), expand(step, [count]), use, word(0)];
   let keys: [Node, Node] = [expand(key.low, [count]), expand(key.high, [count])];
   for (let round = 0; round < rounds; round++) {
     counter = philoxRound(counter as [Node, Node, Node, Node], keys, word);

@@ -39,7 +39,12 @@ export class Rounder {
   #draw(value: Node): Node {
     const { key, step, stream } = must(this.source, "source of random bits for stochastic rounding");
     const place = this.#drawn++;
-    const bits = randomBits(key, stream + (place >> 1), step, value.shape);
+    const bits = randomBits(key, streamAt(stream, place >> 1), step, value.shape);
     return place % 2 === 0 ? bits : shiftRight(bits, constant(value.graph, 16, value.shape, "u32"));
   }
+}
+
+function streamAt(stream: number | Node, place: number): number | Node {
+  if (typeof stream === "number") return stream + place;
+  return place === 0 ? stream : add(stream, constant(stream.graph, place, [], "u32"));
 }

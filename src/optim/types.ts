@@ -22,7 +22,8 @@ export interface RandomSource {
   readonly key: { readonly low: Node; readonly high: Node };
   /** Optimizer step, u32 []. */
   readonly step: Node;
-  readonly stream: number;
+  /** A number, or a u32 [] leaf, so that the updates of equal parameters are one kernel. */
+  readonly stream: number | Node;
 }
 
 export interface UpdateArguments {

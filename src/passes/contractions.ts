@@ -1,4 +1,5 @@
 import { must } from "../errors.js";
+import { sizeOf } from "../ir/dtype.js";
 import type { Node } from "../ir/node.js";
 import { sameShape } from "../ir/shape.js";
 import { rebuilt } from "../ir/program.js";
@@ -37,7 +38,11 @@ function formContraction(first: Node, uses: Uses, taken: Set<Node>): Contraction
   for (const product of products) taken.add(product);
   const output = extendEpilogue(root, uses, taken);
   const accumulator = products.reduce((sum, product) => add(sum, product));
-  const epilogue = restated(output, root, others.reduce((sum, other) => add(sum, other), accumulator));
+  const epilogue = restated(
+    output,
+    root,
+    others.reduce((sum, other) => add(sum, other), accumulator),
+  );
   const epilogueInputs = epilogueOperands(epilogue, accumulator, output, uses, taken);
   const { batch, m, n } = sizesOf(first);
   const operands = products.map((product) => segmentOf(product));
@@ -58,7 +63,10 @@ function formContraction(first: Node, uses: Uses, taken: Set<Node>): Contraction
 
 /** A product joins a sum only if nothing else reads it. */
 function isWanted(products: readonly Node[], uses: Uses): boolean {
-  return products.length > 0 && products.every((product) => uses.soleConsumer(product) !== undefined || products.length === 1);
+  return (
+    products.length > 0 &&
+    products.every((product) => uses.soleConsumer(product) !== undefined || products.length === 1)
+  );
 }
 
 /** The expression of `output` with the node `root` in it replaced by an equal one. */
@@ -103,7 +111,8 @@ export function operandStorage(node: Node): Node {
 /** The topmost sum above a product through additions that nothing else reads and no other kernel makes. */
 function climbSum(dot: Node, uses: Uses, taken: ReadonlySet<Node>): Node {
   let top = dot;
-  for (let next = uses.soleConsumer(top); next?.op === addOp && !taken.has(next); next = uses.soleConsumer(top)) top = next;
+  for (let next = uses.soleConsumer(top); next?.op === addOp && !taken.has(next); next = uses.soleConsumer(top))
+    top = next;
   return top;
 }
 
@@ -127,7 +136,19 @@ function extendEpilogue(root: Node, uses: Uses, taken: ReadonlySet<Node>): Node 
     if (next === undefined || taken.has(next) || !isAligned(next) || !sameShape(next.shape, root.shape)) break;
     output = next;
   }
-  return output;
+  return withoutWidening(output, root);
+}
+
+/** A value is stored in the narrowest type on its way: readers widen it again for themselves. */
+function withoutWidening(output: Node, root: Node): Node {
+  let narrow = output;
+  for (let node = output; node !== root && node.op === castOp;) {
+    const input = must(node.inputs[0], "operand");
+    if (sizeOf(input.dtype) >= sizeOf(node.dtype)) break;
+    narrow = input;
+    node = input;
+  }
+  return narrow;
 }
 
 function isAligned(node: Node): boolean {
@@ -154,11 +175,17 @@ function epilogueOperands(epilogue: Node, accumulator: Node, output: Node, uses:
       taken.add(node);
       node.inputs.forEach(visit);
     } else if (node.op === expandOp && isBroadcastRow(node)) read(must(node.inputs[0], "input"));
+    else if (isWidening(node)) node.inputs.forEach(visit);
     else read(node);
   };
   visit(epilogue);
   taken.add(output);
   return operands;
+}
+
+/** A cast to a wider type is made again by each reader, never stored for several. */
+function isWidening(node: Node): boolean {
+  return node.op === castOp && sizeOf(must(node.inputs[0], "operand").dtype) < sizeOf(node.dtype);
 }
 
 function lastOf(uses: Uses): number {

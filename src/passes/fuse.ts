@@ -71,21 +71,41 @@ const heavyOps: Readonly<Record<string, number>> = {
  */
 function chooseStored(uses: Uses, needed: ReadonlySet<Node>, made: ReadonlySet<Node>): Set<Node> {
   const stored = new Set<Node>();
-  const cost = new Map<Node, number>();
+  const inline = new Map<Node, Inline>();
   for (const node of uses.nodes) {
     if (!isFusible(node) || made.has(node) || storageOf(node) !== node) continue;
-    const inner = node.inputs.reduce((sum, input) => sum + (cost.get(storageOf(input)) ?? 0), 0);
-    const own = inner + (heavyOps[node.op.name] ?? (node.op.lowering.kind === "elementwise" ? 1 : 0));
+    const own = inlineOf(node, inline);
     const keep = needed.has(node) || node.op.lowering.kind === "reduce" || isDearAndShared(node, own, uses);
     if (keep) stored.add(node);
-    else cost.set(node, own);
+    else inline.set(node, own);
   }
   return onlyReachable(stored, needed, uses);
 }
 
-function isDearAndShared(node: Node, cost: number, uses: Uses): boolean {
-  if (cost < 8) return false;
+/** What it takes to compute a value where it is read. */
+interface Inline {
+  readonly cost: number;
+  /** Values in memory, about as large as the value itself, that its expression reads. */
+  readonly reads: ReadonlySet<Node>;
+}
+
+function inlineOf(node: Node, inline: ReadonlyMap<Node, Inline>): Inline {
+  const reads = new Set<Node>();
+  let cost = heavyOps[node.op.name] ?? (node.op.lowering.kind === "elementwise" ? 1 : 0);
+  for (const input of node.inputs.map(storageOf)) {
+    const inner = inline.get(input);
+    cost += inner?.cost ?? 0;
+    if (inner !== undefined) for (const read of inner.reads) reads.add(read);
+    else if (elements(input.shape) * 2 > elements(node.shape) && input.op.lowering.kind !== "index") reads.add(input);
+  }
+  return { cost, reads };
+}
+
+/** Reading three values in each of two places is more traffic than storing one; sums along a model would grow and grow. */
+function isDearAndShared(node: Node, { cost, reads }: Inline, uses: Uses): boolean {
   const readers = readersOf(node, uses);
+  if (readers.length > 1 && reads.size > 2) return true;
+  if (cost < 8) return false;
   const grows = readers.some((reader) => reader.op === expandOp && elements(reader.shape) >= 4 * elements(node.shape));
   return grows || readers.length > 4;
 }

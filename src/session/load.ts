@@ -8,6 +8,7 @@ import { tensorToBytes } from "../targets/interpret/memory.js";
 import { compileDecoder } from "../storage/decoder.js";
 import { storageFormat } from "../storage/registry.js";
 import { initialValues } from "../methods/initial.js";
+import { streamPrefix } from "../step/inputs.js";
 import type { SessionPlan } from "./plan.js";
 
 type BytesOf = (name: string) => Uint8Array;
@@ -19,6 +20,7 @@ export async function loadTensors(plan: SessionPlan, weights: WeightSource, byte
   for (const [name, leaf] of leaves) {
     const { role, format } = leafAttributes(leaf);
     if (base.has(name)) await weights.readInto(name, bytesOf(name), format);
+    else if (name.startsWith(streamPrefix)) writeStream(name, bytesOf(name));
     else if (role !== "weight") bytesOf(name).fill(0);
   }
   for (const tensor of options.methods?.adapters ?? []) {
@@ -28,6 +30,10 @@ export async function loadTensors(plan: SessionPlan, weights: WeightSource, byte
   }
   await prepareMethods(plan, bytesOf);
   copyMasters(plan, bytesOf);
+}
+
+function writeStream(name: string, bytes: Uint8Array): void {
+  new Uint32Array(bytes.buffer, bytes.byteOffset, 1)[0] = Number(name.slice(streamPrefix.length));
 }
 
 function write(value: Tensor, bytes: Uint8Array): void {

@@ -12,7 +12,7 @@ import type { Optimizer } from "../optim/types.js";
 import type { BuiltForward, ForwardOptions } from "./forward.js";
 import { buildForward } from "./forward.js";
 import type { StepScalars } from "./inputs.js";
-import { batchInputs, stepScalars } from "./inputs.js";
+import { batchInputs, stepScalars, streamLeaf } from "./inputs.js";
 
 export interface TrainingOptions extends ForwardOptions {
   readonly optimizer: Optimizer;
@@ -138,7 +138,6 @@ function updateOne(
     return { key: spec.name, node: leaf(graph, { name: place, role: "state", shape: spec.shape, dtype: spec.dtype }) };
   });
   const { rate, seedLow, seedHigh, step } = scalars;
-  const random = { key: { low: seedLow, high: seedHigh }, step, stream: index * streamsEach };
   const updated = optimizer.update({
     parameter: node,
     gradient,
@@ -146,7 +145,9 @@ function updateOne(
     rate: multiply(rate, rateFactor),
     scalars: { correction1: scalars.correction1, correction2: scalars.correction2 },
     decay,
-    ...(optimizer.rounds(type) ? { random } : {}),
+    ...(optimizer.rounds(type)
+      ? { random: { key: { low: seedLow, high: seedHigh }, step, stream: streamLeaf(graph, index * streamsEach) } }
+      : {}),
   });
   const kept = states.map(({ key, node: target }) => ({
     target,

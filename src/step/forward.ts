@@ -9,6 +9,7 @@ import { cast, less, multiply, select } from "../ops/arithmetic.js";
 import { leaf } from "../ops/leaves.js";
 import { randomBits, uniformFrom } from "../ops/random.js";
 import type { StepInputs, StepScalars } from "./inputs.js";
+import { streamLeaf } from "./inputs.js";
 
 export interface ForwardOptions {
   readonly definition: ModelDefinition;
@@ -110,7 +111,7 @@ class AdapterLeaves implements AdaptContext {
   dropout(x: Node, p: number, _place: string): Node {
     if (this.scalars === undefined || p === 0) return x;
     const { seedLow, seedHigh, step } = this.scalars;
-    const stream = dropoutStreams + this.#streams++;
+    const stream = streamLeaf(this.graph, dropoutStreams + this.#streams++);
     const bits = randomBits({ low: seedLow, high: seedHigh }, stream, step, x.shape);
     return cast(select(less(uniformFrom(bits), p), 0, multiply(cast(x, "f32"), 1 / (1 - p))), x.dtype);
   }

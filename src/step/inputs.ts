@@ -45,3 +45,11 @@ export function stepScalars(graph: Graph): StepScalars {
     step: scalar("step", "u32"),
   };
 }
+
+/** Prefix of the leaves that hold the number of a stream of random bits: what follows is the number. */
+export const streamPrefix = "stream.";
+
+/** A stream of random bits as a leaf, which the host writes once: kernels that differ in it alone are one kernel. */
+export function streamLeaf(graph: Graph, stream: number): Node {
+  return leaf(graph, { name: `${streamPrefix}${stream}`, role: "input", shape: [], dtype: "u32" });
+}

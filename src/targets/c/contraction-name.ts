@@ -9,5 +9,5 @@ export function contentHash(text: string): string {
 
 /** `source` so that it may stand several times in one translation unit. */
 export function once(name: string, source: string): string {
-  return `#ifndef THIMBLE_ONCE_${name}\n#define THIMBLE_ONCE_${name}\n${source}\n#endif`;
+  return `#ifndef THIMBLE_ONCE_${name}\n#define THIMBLE_ONCE_${name}\n${source}\n#endif\n`;
 }

@@ -153,7 +153,7 @@ export class Kernels {
     words.forEach((word, index) => {
       view.setBigInt64(index * 8, BigInt(word), true);
     });
-    const kernel = koffi.address(this.#library.symbol(name, "void"));
+    const kernel = koffi.address(this.#library.symbol(name));
     const seconds = native().run(kernel, memory.address, threads, repeats);
     const intact = memory.intact();
     memory.free();

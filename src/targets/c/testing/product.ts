@@ -1,4 +1,5 @@
 /** Random contractions, run natively and compared with plain JavaScript in f64. */
+import { must } from "../../../errors.js";
 import { bf16Bits, f16Bits, roundTo } from "../../../ir/dtype.js";
 import {
   contractionArguments,
@@ -100,7 +101,7 @@ function reference(spec: ContractionSpec, sizes: Sizes, prepared: readonly Prepa
   const expected = new Float64Array(batch * rows * columns);
   const magnitude = new Float64Array(expected.length);
   prepared.forEach(({ a, b, depth }, index) => {
-    const segment = spec.segments[index]!;
+    const segment = must(spec.segments[index], "segment");
     const seen = (x: Float64Array): Float64Array => (spec.compute === "bf16" ? x.map((y) => roundTo("bf16", y)) : x);
     const [left, right] = [seen(a.values), seen(b.values)];
     const [am, ak] = segment.a.transposed ? [1, rows] : [depth, 1];
@@ -110,12 +111,14 @@ function reference(spec: ContractionSpec, sizes: Sizes, prepared: readonly Prepa
         for (let n = 0; n < columns; n++) {
           let [sum, size] = [0, 0];
           for (let k = 0; k < depth; k++) {
-            const term = left[i * rows * depth + m * am + k * ak]! * right[i * columns * depth + n * bn + k * bk]!;
+            const term =
+              (left[i * rows * depth + m * am + k * ak] ?? NaN) * (right[i * columns * depth + n * bn + k * bk] ?? NaN);
             sum += term;
             size += Math.abs(term);
           }
-          expected[(i * rows + m) * columns + n]! += sum;
-          magnitude[(i * rows + m) * columns + n]! += size;
+          const at = (i * rows + m) * columns + n;
+          expected[at] = (expected[at] ?? NaN) + sum;
+          magnitude[at] = (magnitude[at] ?? NaN) + size;
         }
       }
     }
@@ -133,7 +136,7 @@ export function product(
 ): Product {
   const { rows, columns, depths, batch = 1 } = sizes;
   const prepared = spec.segments.map(({ a, b }, index): Prepared => {
-    const depth = depths[index]!;
+    const depth = must(depths[index], "depth");
     const left = a.transposed ? store(a, batch, depth, rows, pad) : store(a, batch, rows, depth, pad);
     const right = b.transposed ? store(b, batch, columns, depth, pad) : store(b, batch, depth, columns, pad);
     return { a: left, b: right, depth };
