@@ -18,7 +18,7 @@ import {
   renderCrossEntropy,
   type CrossEntropySpec,
 } from "../src/targets/c/cross-entropy.js";
-import { Kernels, Memory } from "../src/targets/c/testing/harness.js";
+import { Kernels, Memory } from "../src/testing/c/harness.js";
 
 const threads = Number(process.argv[2] ?? 2);
 const filter = process.argv[3] ?? "";

@@ -12,13 +12,35 @@ let generated: Generated;
 let codes: ErrorCode[];
 
 beforeAll(() => {
-  generated = makeGenerated();
   codes = findErrorCodes();
+  generated = makeGenerated(codes);
 });
 
 test.each(docsPages())("%s shows what the program makes now", (page) => {
   const markdown = readPage(page);
   expect(renewPage(markdown, generated) === markdown, `docs/${page} ${refresh}`).toBe(true);
+});
+
+test("the numbers in the walk's prose are those of the dumps", () => {
+  const line = (name: string, start: RegExp): string =>
+    (generated.dumps.get(name) ?? "").split("\n").find((text) => start.test(text)) ?? "";
+  const kernelAt = (step: number): string => / (\w+)\(/.exec(line("table", new RegExp(`^${step} `)))?.[1] ?? "";
+  const writes = (step: number): string => line("schedule", new RegExp(`^ *${step} `));
+  expect(line("forward", /^%115 /)).toContain("= dot(%107, %114)");
+  expect(line("forward", /^%110 /)).toContain("= dot(%107, %108)");
+  expect(line("forward", /^%113 /)).toContain("= dot(%112, %109)");
+  expect(line("forward", /^%117 /)).toContain("= add(%88, %116)");
+  expect(line("backward", /^%135 /)).toContain("= linearCrossEntropyGradient(");
+  expect(generated.dumps.get("backward")).not.toContain("attention");
+  expect(generated.dumps.get("counts")).toContain("for 2 gradients");
+  expect([10, 15, 16].map(kernelAt)).toEqual(Array(3).fill(/loops_\w+/.exec(generated.dumps.get("c") ?? "")?.[0]));
+  expect(kernelAt(14)).toBe(/contraction_\w+(?=_parts)/.exec(generated.dumps.get("contraction-c") ?? "")?.[0]);
+  expect(writes(15)).toMatch(/forward .*norm:multiply/);
+  expect(writes(16)).toMatch(/again .*norm:multiply/);
+  expect(writes(9)).toContain("embedding:gather");
+  expect(writes(12).slice(-20)).toBe(writes(11).slice(-20));
+  expect(writes(18)).toContain("backward.loss:result");
+  expect(line("nest", /v2 .*=/)).toContain("v2 add= v1");
 });
 
 test("every dump and table is on a page, once", () => {

@@ -118,7 +118,9 @@ function describeSchedule({ plans, report }: SessionPlan): string {
   const rows = plan.steps.map(({ step, outputs }, index) => {
     const pass = step.again ? "again" : step.forward ? "forward" : "backward";
     const kind = step.kernel.kind === "fixed" ? step.kernel.node.op.name : step.kernel.kind;
-    const places = [...new Set(outputs.map(({ name, offset }) => `${name} @${offset}`))].join(", ");
+    const places = [
+      ...new Set(outputs.map(({ name, offset }) => `${name.replace(/^model\.layers\.0\./, "")} @${offset}`)),
+    ].join(", ");
     return [index, pass, must(timeline[index], "entry").bytes, kind, places];
   });
   return columns([["step", "pass", "bytes", "kernel", "writes"], ...rows]);

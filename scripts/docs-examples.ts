@@ -26,19 +26,21 @@ export function readPage(page: string): string {
   return readFileSync(join(docsFolder, page), "utf8");
 }
 
+const runnableFence = "```ts run";
+
 /** The runnable code of a page, on the lines where it stands there, so that an error's line is that of the page. */
 export function runnableCode(markdown: string): string | undefined {
+  const lines = markdown.split("\n");
+  if (!lines.includes(runnableFence)) return undefined;
   let inside = false;
-  let found = false;
-  const lines = markdown.split("\n").map((line) => {
-    const opens = !inside && line === "```ts run";
-    const closes = inside && line === "```";
-    const code = inside && !closes;
-    inside = opens || code;
-    found ||= opens;
-    return code ? line : "";
+  const code = lines.map((line) => {
+    if (line === runnableFence || line === "```") {
+      inside = line === runnableFence;
+      return "";
+    }
+    return inside ? line : "";
   });
-  return found ? lines.join("\n") : undefined;
+  return code.join("\n");
 }
 
 function currentText(file: string): string | undefined {

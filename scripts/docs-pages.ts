@@ -38,8 +38,8 @@ export function partsOn(markdown: string): string[] {
   return [...markdown.matchAll(/^<!-- (?:dump|table): ([\w-]+) -->$/gm)].map((match) => match[1] ?? "");
 }
 
-export function makeGenerated(): Generated {
-  return { dumps: makeDumps(), tables: new Map([["errors", errorTable(findErrorCodes())]]) };
+export function makeGenerated(codes: readonly ErrorCode[]): Generated {
+  return { dumps: makeDumps(), tables: new Map([["errors", errorTable(codes)]]) };
 }
 
 /** What a person can do about an error: as its own text says, else as noted here, else what it accepts. */
@@ -71,7 +71,7 @@ export function errorTable(codes: readonly ErrorCode[]): string {
 
 /** Pages that differ from what would be generated now; they are written unless `check`. */
 export function renewPages({ check }: { readonly check: boolean }): string[] {
-  const generated = makeGenerated();
+  const generated = makeGenerated(findErrorCodes());
   return docsPages().filter((page) => {
     const before = readPage(page);
     const after = renewPage(before, generated);

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import type { DataOptions, Dataset } from "./dataset.js";
-import { chats, folder, open, trainedTexts, write } from "./fixtures/open-dataset.js";
+import { chats, folder, open, trainedTexts, write } from "../testing/open-dataset.js";
 
 describe("the cache", () => {
   function caches(directory: string): string[] {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { openDataset } from "./dataset.js";
-import { chats, fixture, open, tokenizer, trainedTexts, write } from "./fixtures/open-dataset.js";
+import { chats, fixture, open, tokenizer, trainedTexts, write } from "../testing/open-dataset.js";
 
 describe("openDataset", () => {
   it("trains on the completion of a prompt and on the whole of a text but its first token", async () => {

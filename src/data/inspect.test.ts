@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import picocolors from "picocolors";
 import { describe, expect, it } from "vitest";
-import { folder, open, tokenizer, write } from "./fixtures/open-dataset.js";
+import { folder, open, tokenizer, write } from "../testing/open-dataset.js";
 import { inspectDataset } from "./inspect.js";
 import { renderInspection } from "./inspect-render.js";
 

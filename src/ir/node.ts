@@ -97,12 +97,14 @@ function firstType(node: Node): TensorType {
 
 /** The nodes that `roots` depend on, themselves included, in topological order. */
 export function reachable(roots: Iterable<Node>): Node[] {
-  const seen = new Set<Node>();
   const stack = [...roots];
+  const seen = new Uint8Array(stack.reduce((most, node) => Math.max(most, node.id + 1), 0));
+  const found: Node[] = [];
   for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
-    if (seen.has(node)) continue;
-    seen.add(node);
-    stack.push(...node.inputs);
+    if (seen[node.id] === 1) continue;
+    seen[node.id] = 1;
+    found.push(node);
+    for (const input of node.inputs) if (seen[input.id] !== 1) stack.push(input);
   }
-  return [...seen].sort((a, b) => a.id - b.id);
+  return found.sort((a, b) => a.id - b.id);
 }

@@ -1,4 +1,4 @@
-import { must } from "../errors.js";
+import { must, ThimbleError } from "../errors.js";
 import { sizeOf } from "../ir/dtype.js";
 import type { Node } from "../ir/node.js";
 import { sameShape } from "../ir/shape.js";
@@ -7,46 +7,91 @@ import { add, addOp, castOp } from "../ops/arithmetic.js";
 import { dotAttributes, dotOp, dotSizes } from "../ops/dot.js";
 import { expandOp } from "../ops/layout.js";
 import { leafOp } from "../ops/leaves.js";
+import type { Fits } from "./bindings.js";
 import type { ContractionKernel, Operand } from "./kernels.js";
 import { storageOf } from "./kernels.js";
+import type { Phases } from "./phases.js";
 import type { Uses } from "./uses.js";
 
 const mostSegments = 8;
 const deepestEpilogue = 12;
 
+/** What forming kernels goes by. */
+interface Forming {
+  readonly uses: Uses;
+  readonly phases: Phases;
+  readonly fits: Fits;
+  /** Values that some kernel computes already. */
+  readonly taken: Set<Node>;
+}
+
 /** Products of a program joined into kernels: sums of products become one, and sole readers become epilogues. */
-export function formContractions(uses: Uses): ContractionKernel[] {
-  const taken = new Set<Node>();
+export function formContractions(uses: Uses, phases: Phases, fits: Fits): ContractionKernel[] {
+  const forming: Forming = { uses, phases, fits, taken: new Set() };
   const kernels: ContractionKernel[] = [];
   for (const node of uses.nodes) {
-    if (node.op !== dotOp || taken.has(node)) continue;
-    const kernel = formContraction(node, uses, taken);
-    kernels.push(kernel);
+    if (node.op === dotOp && !forming.taken.has(node)) kernels.push(formContraction(node, forming));
   }
   return kernels;
 }
 
-function formContraction(first: Node, uses: Uses, taken: Set<Node>): ContractionKernel {
+/** How much goes into one kernel. */
+interface Extent {
+  /** The whole sum that the product is part of, or the product alone. */
+  readonly sum: boolean;
+  readonly segments: number;
+  readonly epilogue: number;
+}
+
+/** The largest kernel around a product that a target can bind. */
+function formContraction(first: Node, forming: Forming): ContractionKernel {
+  for (const extent of extents()) {
+    const { kernel, claimed } = buildContraction(first, forming, extent);
+    if (!forming.fits(kernel)) continue;
+    for (const node of claimed) forming.taken.add(node);
+    return kernel;
+  }
+  throw bindingError(first);
+}
+
+/** From all to least: shorter epilogues first, then fewer products in one sum, then the product alone. */
+function* extents(): Generator<Extent> {
+  for (let segments = mostSegments; segments > 0; segments--) {
+    for (let epilogue = deepestEpilogue; epilogue >= 0; epilogue--) yield { sum: true, segments, epilogue };
+  }
+  for (let epilogue = deepestEpilogue; epilogue >= 0; epilogue--) yield { sum: false, segments: 1, epilogue };
+}
+
+export function bindingError(node: Node): ThimbleError {
+  return new ThimbleError("plan-binding-count", "The target lets a kernel reach too few buffers for one operation", {
+    where: node.scope,
+    given: node.op.name,
+    fix: "Use a target that binds more buffers to a kernel.",
+  });
+}
+
+function buildContraction(
+  first: Node,
+  forming: Forming,
+  extent: Extent,
+): { readonly kernel: ContractionKernel; readonly claimed: ReadonlySet<Node> } {
+  const { uses, taken } = forming;
   const compute = computeType(first);
-  const top = climbSum(first, uses, taken);
-  const leaves = sumLeaves(top, uses);
+  const top = climbSum(first, forming);
+  const leaves = sumLeaves(top, forming);
   const joined = leaves.filter((node) => node.op === dotOp && !taken.has(node) && computeType(node) === compute);
-  const whole = joined.includes(first) && isWanted(joined, uses);
+  const whole = extent.sum && joined.includes(first) && isWanted(joined, uses);
   const root = whole ? top : first;
-  const products = whole ? joined.slice(0, mostSegments) : [first];
+  const products = whole ? joined.slice(0, extent.segments) : [first];
   const others = whole ? leaves.filter((node) => !products.includes(node)) : [];
-  for (const product of products) taken.add(product);
-  const output = extendEpilogue(root, uses, taken);
+  const claimed = new Set(products);
+  const output = extendEpilogue(root, forming, extent.epilogue);
   const accumulator = products.reduce((sum, product) => add(sum, product));
-  const epilogue = restated(
-    output,
-    root,
-    others.reduce((sum, other) => add(sum, other), accumulator),
-  );
-  const epilogueInputs = epilogueOperands(epilogue, accumulator, output, uses, taken);
+  const epilogue = restated(output, root, others.reduce((sum, other) => add(sum, other), accumulator));
+  const epilogueInputs = epilogueOperands(epilogue, accumulator, output, forming, claimed);
   const { batch, m, n } = sizesOf(first);
   const operands = products.map((product) => segmentOf(product));
-  return {
+  const kernel: ContractionKernel = {
     kind: "contraction",
     segments: operands,
     compute,
@@ -59,6 +104,7 @@ function formContraction(first: Node, uses: Uses, taken: Set<Node>): Contraction
     inputs: [...new Set([...operands.flatMap(({ a, b }) => [a.node, b.node]), ...epilogueInputs.map(storageOf)])],
     outputs: [output],
   };
+  return { kernel, claimed };
 }
 
 /** A product joins a sum only if nothing else reads it. */
@@ -109,19 +155,21 @@ export function operandStorage(node: Node): Node {
 }
 
 /** The topmost sum above a product through additions that nothing else reads and no other kernel makes. */
-function climbSum(dot: Node, uses: Uses, taken: ReadonlySet<Node>): Node {
+function climbSum(dot: Node, { uses, phases, taken }: Forming): Node {
   let top = dot;
-  for (let next = uses.soleConsumer(top); next?.op === addOp && !taken.has(next); next = uses.soleConsumer(top))
+  for (;;) {
+    const next = uses.soleConsumer(top);
+    if (next?.op !== addOp || taken.has(next) || phases.of(next) !== phases.of(dot)) return top;
     top = next;
-  return top;
+  }
 }
 
 /** What a tree of additions adds up. */
-function sumLeaves(top: Node, uses: Uses): Node[] {
+function sumLeaves(top: Node, { uses, phases }: Forming): Node[] {
   const leaves: Node[] = [];
   const visit = (node: Node): void => {
-    const inside = node.op === addOp && (node === top || uses.soleConsumer(node) !== undefined);
-    if (inside) node.inputs.forEach(visit);
+    const own = node === top || (uses.soleConsumer(node) !== undefined && phases.of(node) === phases.of(top));
+    if (node.op === addOp && own) node.inputs.forEach(visit);
     else leaves.push(node);
   };
   visit(top);
@@ -129,26 +177,15 @@ function sumLeaves(top: Node, uses: Uses): Node[] {
 }
 
 /** The last node of the chain of sole element-wise readers above a finished sum. */
-function extendEpilogue(root: Node, uses: Uses, taken: ReadonlySet<Node>): Node {
+function extendEpilogue(root: Node, { uses, phases, taken }: Forming, deepest: number): Node {
   let output = root;
-  for (let depth = 0; depth < deepestEpilogue; depth++) {
+  for (let depth = 0; depth < deepest; depth++) {
     const next = uses.soleConsumer(output);
     if (next === undefined || taken.has(next) || !isAligned(next) || !sameShape(next.shape, root.shape)) break;
+    if (phases.of(next) !== phases.of(root)) break;
     output = next;
   }
-  return withoutWidening(output, root);
-}
-
-/** A value is stored in the narrowest type on its way: readers widen it again for themselves. */
-function withoutWidening(output: Node, root: Node): Node {
-  let narrow = output;
-  for (let node = output; node !== root && node.op === castOp;) {
-    const input = must(node.inputs[0], "operand");
-    if (sizeOf(input.dtype) >= sizeOf(node.dtype)) break;
-    narrow = input;
-    node = input;
-  }
-  return narrow;
+  return output;
 }
 
 function isAligned(node: Node): boolean {
@@ -158,9 +195,15 @@ function isAligned(node: Node): boolean {
 
 /**
  * What an epilogue must read from memory: its expression is cut where others read too, or where it is no map. What it
- * computes itself is marked as taken, so that no other kernel does.
+ * computes itself is claimed, so that no other kernel does.
  */
-function epilogueOperands(epilogue: Node, accumulator: Node, output: Node, uses: Uses, taken: Set<Node>): Node[] {
+function epilogueOperands(
+  epilogue: Node,
+  accumulator: Node,
+  output: Node,
+  { uses, phases, taken }: Forming,
+  claimed: Set<Node>,
+): Node[] {
   const operands: Node[] = [];
   const seen = new Set<Node>([accumulator]);
   const read = (node: Node): void => {
@@ -170,16 +213,17 @@ function epilogueOperands(epilogue: Node, accumulator: Node, output: Node, uses:
     if (seen.has(node) || node.op.lowering.kind === "index") return;
     seen.add(node);
     // Nodes made by restating have no readers of their own in the program: they are inside.
-    const inside = node === epilogue || node.id > lastOf(uses) || uses.soleConsumer(node) !== undefined;
-    if (inside && isAligned(node) && sameShape(node.shape, epilogue.shape) && !taken.has(node)) {
-      taken.add(node);
+    const own = uses.soleConsumer(node) !== undefined && phases.of(node) === phases.of(output);
+    const inside = node === epilogue || node.id > lastOf(uses) || own;
+    if (inside && isAligned(node) && sameShape(node.shape, epilogue.shape) && !taken.has(node) && !claimed.has(node)) {
+      claimed.add(node);
       node.inputs.forEach(visit);
     } else if (node.op === expandOp && isBroadcastRow(node)) read(must(node.inputs[0], "input"));
     else if (isWidening(node)) node.inputs.forEach(visit);
     else read(node);
   };
   visit(epilogue);
-  taken.add(output);
+  claimed.add(output);
   return operands;
 }
 

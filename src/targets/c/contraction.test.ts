@@ -2,8 +2,8 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { bf16FromBits, f16FromBits } from "../../ir/dtype.js";
 import { storeEpilogue } from "./contraction-epilogue.js";
 import { contractionWorkspace, renderContraction, type ContractionSpec, type Operand } from "./contraction.js";
-import { Kernels, nativeFlags } from "./testing/harness.js";
-import { byteDecoder, product, type Sizes } from "./testing/product.js";
+import { Kernels, nativeFlags } from "../../testing/c/harness.js";
+import { byteDecoder, product, type Sizes } from "../../testing/c/product.js";
 
 const plain = (dtype: Operand["dtype"] = "f32"): Operand => ({ dtype, transposed: false });
 const turned = (dtype: Operand["dtype"] = "f32"): Operand => ({ dtype, transposed: true });

@@ -7,8 +7,8 @@ import {
   type CrossEntropySizes,
   type CrossEntropySpec,
 } from "./cross-entropy.js";
-import { Kernels, Memory, nativeFlags } from "./testing/harness.js";
-import { byteDecoder, store, uniform } from "./testing/product.js";
+import { Kernels, Memory, nativeFlags } from "../../testing/c/harness.js";
+import { byteDecoder, store, uniform } from "../../testing/c/product.js";
 
 const specs: Readonly<Record<string, CrossEntropySpec>> = {
   "f32 loss": { x: "f32", weight: { dtype: "f32" }, compute: "f32" },

@@ -11,7 +11,7 @@ import { erfOp } from "../../ops/erf.js";
 import { leaf } from "../../ops/leaves.js";
 import { evaluate } from "../interpret/evaluate.js";
 import type { LoopKernel } from "../loops/nest.js";
-import { CompiledLoops, noise } from "./testing/loops.js";
+import { CompiledLoops, noise } from "../../testing/c/loops.js";
 
 const special = [0, -0, 1, -1, 0.5, -0.5, 1.5, 2.5, -2.5, Infinity, -Infinity, NaN, 1e-45, -1e-45, 1.1754942e-38];
 const extreme = [3.4028235e38, -3.4028235e38, 88.7, -87.3, -103.9, -104.5, 89, 16777216, 0.9999999, 1.0000001, 1e-20];

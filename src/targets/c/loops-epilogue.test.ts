@@ -8,8 +8,8 @@ import { leaf } from "../../ops/leaves.js";
 import { evaluate } from "../interpret/evaluate.js";
 import type { RenderedEpilogue } from "./loops-epilogue.js";
 import { epilogueC } from "./loops-epilogue.js";
-import { Kernels, Memory } from "./testing/harness.js";
-import { bytesOfTensor, randomBindings } from "./testing/loops.js";
+import { Kernels, Memory } from "../../testing/c/harness.js";
+import { bytesOfTensor, randomBindings } from "../../testing/c/loops.js";
 
 interface Case {
   readonly roots: readonly Node[];

@@ -13,7 +13,7 @@ import { compileDecoder } from "../../storage/decoder.js";
 import { storageFormat } from "../../storage/registry.js";
 import { evaluate } from "../interpret/evaluate.js";
 import type { LoopKernel } from "../loops/nest.js";
-import { bytesOfTensor, CompiledLoops, noise, randomBindings, worstError } from "./testing/loops.js";
+import { bytesOfTensor, CompiledLoops, noise, randomBindings, worstError } from "../../testing/c/loops.js";
 
 type Input = (name: string, shape: number[], dtype?: Node["dtype"]) => Node;
 

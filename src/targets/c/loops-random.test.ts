@@ -8,7 +8,7 @@ import { iota, leaf } from "../../ops/leaves.js";
 import { reduceMaximum } from "../../ops/reduce.js";
 import { evaluate } from "../interpret/evaluate.js";
 import type { LoopKernel } from "../loops/nest.js";
-import { CompiledLoops, noise, randomBindings, worstError } from "./testing/loops.js";
+import { CompiledLoops, noise, randomBindings, worstError } from "../../testing/c/loops.js";
 
 /** Decisions from a fixed sequence. */
 class Choices {

@@ -14,7 +14,7 @@ import { lowerLoops } from "../loops/lower.js";
 import type { LoopKernel } from "../loops/nest.js";
 import { printLoopNest } from "../loops/print.js";
 import { loopArguments, renderLoopsC } from "./loops.js";
-import { bytesOfTensor, CompiledLoops, randomBindings, worstError } from "./testing/loops.js";
+import { bytesOfTensor, CompiledLoops, randomBindings, worstError } from "../../testing/c/loops.js";
 
 type Builder = (input: (name: string, shape: number[], dtype?: Node["dtype"]) => Node) => readonly Node[];
 

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { bf16Bits, bf16FromBits, f16Bits, f16FromBits } from "../../ir/dtype.js";
-import { Kernels, Memory, nativeFlags } from "./testing/harness.js";
+import { Kernels, Memory, nativeFlags } from "../../testing/c/harness.js";
 
 /** A kernel that applies `expression` to blocks of 16 elements of up to three inputs. */
 function mapKernel(name: string, input: string, output: string, expression: string): string {

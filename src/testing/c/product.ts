@@ -1,13 +1,13 @@
 /** Random contractions, run natively and compared with plain JavaScript in f64. */
-import { must } from "../../../errors.js";
-import { bf16Bits, f16Bits, roundTo } from "../../../ir/dtype.js";
+import { must } from "../../errors.js";
+import { bf16Bits, f16Bits, roundTo } from "../../ir/dtype.js";
 import {
   contractionArguments,
   contractionWorkspace,
   type ContractionSpec,
   type Decoder,
   type Operand,
-} from "../contraction.js";
+} from "../../targets/c/contraction.js";
 import { type Kernels, Memory } from "./harness.js";
 
 /** A made-up block format of signed bytes, scaled by the block's first byte / 64, to stand for any decoder. */

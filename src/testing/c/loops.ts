@@ -1,13 +1,13 @@
 /** Runs generated loop kernels on tensors, in memory filled with NaN and fenced by guard words. */
-import { must } from "../../../errors.js";
-import { bf16Bits, bf16FromBits, f16Bits, f16FromBits } from "../../../ir/dtype.js";
-import type { Node } from "../../../ir/node.js";
-import { elements } from "../../../ir/shape.js";
-import type { Tensor } from "../../../ir/tensor.js";
-import { tensor } from "../../../ir/tensor.js";
-import type { LoopKernel, LoopNest } from "../../loops/nest.js";
-import { lowerLoops } from "../../loops/lower.js";
-import { loopArguments, renderLoopsC } from "../loops.js";
+import { must } from "../../errors.js";
+import { bf16Bits, bf16FromBits, f16Bits, f16FromBits } from "../../ir/dtype.js";
+import type { Node } from "../../ir/node.js";
+import { elements } from "../../ir/shape.js";
+import type { Tensor } from "../../ir/tensor.js";
+import { tensor } from "../../ir/tensor.js";
+import type { LoopKernel, LoopNest } from "../../targets/loops/nest.js";
+import { lowerLoops } from "../../targets/loops/lower.js";
+import { loopArguments, renderLoopsC } from "../../targets/c/loops.js";
 import { Kernels, Memory } from "./harness.js";
 
 const widths = { f64: 8, f32: 4, i32: 4, u32: 4, bf16: 2, f16: 2, u8: 1, bool: 1 } as const;

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import koffi from "koffi";
-import { prelude } from "../prelude.js";
+import { prelude } from "../../targets/c/prelude.js";
 
 export const nativeFlags: readonly string[] = ["-march=native"];
 
