@@ -1,4 +1,4 @@
-const core = "^src/(ir|ops|autodiff|passes|plan|models|methods|optim|storage|targets)/";
+const core = "^src/(ir|ops|autodiff|passes|plan|models|methods|optim|step|storage|targets)/";
 
 module.exports = {
   forbidden: [

@@ -1,5 +1,5 @@
 /** What the walk from graph to machine code shows: every stage of one tiny training step, printed by the compiler. */
-import { must } from "../src/errors.js";
+import { must, ThimbleError } from "../src/errors.js";
 import type { Node } from "../src/ir/node.js";
 import { printProgram } from "../src/ir/print.js";
 import type { Program } from "../src/ir/program.js";
@@ -51,6 +51,7 @@ export function makeDumps(): ReadonlyMap<string, string> {
     "sum of products",
   );
   return new Map([
+    ["error", misspeltMethod()],
     ["forward", mlp.slice(mlp.findIndex((line) => line.includes("sigmoid"))).join("\n")],
     ["backward", inScope(/ {2}\/\/ backward/).join("\n")],
     ["effects", lines.slice(lines.indexOf("phase 0:")).join("\n")],
@@ -71,6 +72,15 @@ export function makeDumps(): ReadonlyMap<string, string> {
     ["contraction-c", partsOf(lowered, plan.steps.indexOf(sum))],
     ["table", describeTable(lowered).slice(blockEnd).join("\n")],
   ]);
+}
+
+function misspeltMethod(): string {
+  try {
+    composeMethods([{ id: "lroa", settings: {} }], tinyLlama());
+  } catch (error) {
+    if (error instanceof ThimbleError) return error.describe();
+  }
+  throw new Error("a misspelt method was not refused");
 }
 
 const isNorm = (kernel: Kernel): kernel is LoopsKernel =>

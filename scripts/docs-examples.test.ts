@@ -1,6 +1,7 @@
+import { existsSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import ts from "typescript";
-import { runnableCode, writeExamples } from "./docs-examples.js";
+import { docsPages, readPage, runnableCode, writeExamples } from "./docs-examples.js";
 
 const examples = writeExamples();
 
@@ -31,6 +32,15 @@ test("the examples have no type errors", () => {
     return `${file?.fileName ?? ""}:${line} ${ts.flattenDiagnosticMessageText(messageText, "\n")}`;
   });
   expect(shown).toEqual([]);
+});
+
+test.each(docsPages())("%s names files and pages that exist", (page) => {
+  const markdown = readPage(page);
+  const files = [...markdown.matchAll(/`((?:src|scripts|docs)\/[\w./-]+)`/g)].map(([, path = ""]) => path);
+  const pages = [...markdown.matchAll(/\]\(([\w-]+\.md)[#)]/g)].map(([, path = ""]) => `docs/${path}`);
+  // Files of the example that the reader is to add.
+  const invented = /input-factors/;
+  expect([...files, ...pages].filter((path) => !invented.test(path) && !existsSync(path))).toEqual([]);
 });
 
 test("code keeps the lines of its page", () => {

@@ -1,10 +1,18 @@
 /**
- * Makes the generated parts of docs/*.md anew: `npx tsx scripts/docs.ts`. With `--check` nothing is written, and the
- * exit status is 1 where a page is out of date.
+ * Writes docs/cli.md from the declarations of the commands and their settings.
+ *
+ *   npx tsx scripts/docs.ts [--check]
+ *
+ * With --check, writes nothing and fails where the file is not what it should be.
  */
-import { renewPages } from "./docs-pages.js";
+import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { commandPage } from "../src/cli/docs.js";
 
-const check = process.argv.includes("--check");
-const changed = renewPages({ check });
-for (const page of changed) console.log(`docs/${page} ${check ? "is out of date" : "was rewritten"}`);
-if (check && changed.length > 0) process.exitCode = 1;
+const path = fileURLToPath(new URL("../docs/cli.md", import.meta.url));
+const page = await commandPage();
+if (!process.argv.includes("--check")) await writeFile(path, page);
+else if ((await readFile(path, "utf8").catch(() => "")) !== page) {
+  process.stderr.write("docs/cli.md is out of date: npx tsx scripts/docs.ts\n");
+  process.exitCode = 1;
+}

@@ -8,6 +8,7 @@
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { wordPatterns } from "../../src/data/gguf-word-patterns.js";
 import { must } from "../../src/errors.js";
 
@@ -100,7 +101,7 @@ export function trainTokenizer(text: string, size: number): Record<string, unkno
   };
 }
 
-if (import.meta.url === new URL(process.argv[1] ?? "", "file:").href) {
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
   const [, , textPath, folder, size = "2048"] = process.argv;
   const text = await readFile(must(textPath, "the text's path"), "utf8");
   const target = must(folder, "the folder to write to");

@@ -5,6 +5,7 @@ import type { FlagSpec } from "../config/flags.js";
 import { parseFlag, runFlags } from "../config/flags.js";
 import { flagName } from "../config/names.js";
 import type { RunKey } from "../config/schema.js";
+import { ThimbleError } from "../errors.js";
 
 /** A setting as a command line has it, whichever schema declares it. */
 export type AnyFlag = Omit<FlagSpec, "key"> & { readonly key: string };
@@ -95,15 +96,26 @@ export function explainFlag(spec: AnyFlag): string {
 /** Switches may be turned off, too, where a config file turned them on. */
 export const switchValue = "[true|false]";
 
-/** A flag as commander takes it; its values arrive parsed by kind, and as a list where it may be repeated. */
-export function toOption(spec: AnyFlag): Option {
+/** A flag as commander takes it; its values arrive parsed by kind, and as a list where it may be repeated. `others` are no values. */
+export function toOption(spec: AnyFlag, others: ReadonlySet<string>): Option {
   const option = new Option(
     spec.kind === "switch" ? `${spec.flag} ${switchValue}` : flagTerm(spec),
     explainFlag(spec),
   ).helpGroup(groupOf(spec.key));
-  const parse = (text: string): unknown => parseFlag(spec as FlagSpec, text);
+  const parse = (text: string): unknown => {
+    if (others.has(text)) throw missingValue(spec, text);
+    return parseFlag(spec as FlagSpec, text);
+  };
   if (spec.kind === "switch") option.preset("true");
   return option.argParser<unknown>((text, earlier) =>
     spec.repeatable ? [...(Array.isArray(earlier) ? (earlier as unknown[]) : []), parse(text)] : parse(text),
   );
+}
+
+/** Another flag stands where the value should be. */
+function missingValue(spec: AnyFlag, text: string): ThimbleError {
+  return new ThimbleError("cli-usage", `${spec.flag} needs a value`, {
+    given: `${spec.flag} ${text}`,
+    expected: flagTerm(spec),
+  });
 }

@@ -57,7 +57,9 @@ export function commandOf(verb: Verb, terminal: Terminal): Command {
   const command = new Command(verb.name);
   const settings = runFlagsOf(verb.settings);
   for (const { name, description } of verb.positionals ?? []) command.argument(`[${name}]`, description);
-  for (const flag of [...ownFlags(verb.options), ...settings]) command.addOption(toOption(flag));
+  const flags = [...ownFlags(verb.options), ...settings];
+  const names = new Set([...flags.map(({ flag }) => flag), "--config", "--json", "--help"]);
+  for (const flag of flags) command.addOption(toOption(flag, names));
   if (settings.length > 0) command.option("--config <FILE>", "YAML file with settings; flags win over it");
   command.addOption(new Option("--json", "One line with one JSON object on stdout; all else on stderr"));
   command.helpOption("-h, --help", "This text").exitOverride().allowExcessArguments(false);

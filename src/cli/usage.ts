@@ -60,6 +60,8 @@ const otherNames: Readonly<Record<string, string>> = {
   "--base-model": "--model",
   "--max-grad-norm": "--clip",
   "--gradient-checkpointing": "--recompute",
+  "--rank": "--set lora.r=VALUE",
+  "--lora-rank": "--set lora.r=VALUE",
 };
 
 /** The refusal of a command line that commander could not read. */
@@ -80,17 +82,16 @@ export function usageError(error: CommanderError, verb: string | undefined, vali
   });
 }
 
-function flagAdvice(flag: string, valid: readonly string[], help: string): string {
-  const name = flag.split("=")[0] ?? flag;
-  const other = otherNames[name];
-  if (other !== undefined && valid.includes(other)) return `The flag is called ${other} here. ${help}`;
+function flagAdvice(given: string, valid: readonly string[], help: string): string {
+  const name = given.split("=")[0] ?? given;
   const owner = valid.includes("--set") ? methodWithSetting(name) : undefined;
   if (owner !== undefined) return `It is a setting of a method: --set ${owner}=VALUE`;
-  const nearest = nearestName(
-    name.replace(/^-+/, ""),
-    valid.map((one) => one.replace(/^-+/, "")),
-  );
-  return nearest === undefined ? help : `Did you mean --${nearest}? ${help}`;
+  const foreign = Object.keys(otherNames).filter((one) => valid.includes(otherNames[one]?.split(" ")[0] ?? ""));
+  const bare = (flag: string): string => flag.replace(/^-+/, "");
+  const nearest = nearestName(bare(name), [...valid, ...foreign].map(bare));
+  if (nearest === undefined) return help;
+  const own = otherNames[`--${nearest}`] ?? `--${nearest}`;
+  return own === `--${nearest}` ? `Did you mean ${own}? ${help}` : `Here it is called ${own}. ${help}`;
 }
 
 /** `method.setting` for a flag that is named like a method's setting. */

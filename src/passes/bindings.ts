@@ -20,9 +20,13 @@ export interface KernelTarget {
 
 export type Fits = (kernel: Kernel) => boolean;
 
+export function isLimited(target: KernelTarget | undefined): target is KernelTarget {
+  return target !== undefined && target.limits.bindings < Infinity;
+}
+
 /** Whether kernels can be bound on a target; without one, or with one that has no limit, all can. */
 export function fitsOn(target: KernelTarget | undefined): Fits {
-  if (target === undefined || target.limits.bindings === Infinity) return () => true;
+  if (!isLimited(target)) return () => true;
   return (kernel) => {
     const others = countInputs(kernel.inputs) + (target.workspaceBytes(kernel) > 0 ? 1 : 0);
     return others + (groupsOutputs(kernel, target) ? 1 : kernel.outputs.length) <= target.limits.bindings;

@@ -185,7 +185,19 @@ function extendEpilogue(root: Node, { uses, phases, taken }: Forming, deepest: n
     if (phases.of(next) !== phases.of(root)) break;
     output = next;
   }
-  return output;
+  return withoutWidening(output, root);
+}
+
+/** A value is stored in the narrowest type on its way: readers widen it again for themselves. */
+function withoutWidening(output: Node, root: Node): Node {
+  let narrow = output;
+  for (let node = output; node !== root && node.op === castOp;) {
+    const input = must(node.inputs[0], "operand");
+    if (sizeOf(input.dtype) >= sizeOf(node.dtype)) break;
+    narrow = input;
+    node = input;
+  }
+  return narrow;
 }
 
 function isAligned(node: Node): boolean {

@@ -1,4 +1,3 @@
-import { invariant } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import type { Program } from "../ir/program.js";
 import { elements } from "../ir/shape.js";
@@ -6,26 +5,31 @@ import { linearCrossEntropyGradientOp, linearCrossEntropyOp } from "../ops/cross
 import { dotOp } from "../ops/dot.js";
 import { expandOp } from "../ops/layout.js";
 import { result } from "../ops/leaves.js";
+import type { Fits } from "./bindings.js";
 import { formContractions, operandStorage } from "./contractions.js";
+import { formLoops } from "./expressions.js";
 import type { FixedKernel, Kernel, LoopsKernel } from "./kernels.js";
 import { isFusible, storageOf } from "./kernels.js";
 import { mergeLoops } from "./merge.js";
+import { phasesOf } from "./phases.js";
+import { splitExpression } from "./split-expression.js";
 import { Uses } from "./uses.js";
 
 /** Divides a program into kernels; the order is that of the values they make, to be refined by the schedule. */
-export function fuse(program: Program): Kernel[] {
+export function fuse(program: Program, fits: Fits = () => true): Kernel[] {
   const uses = new Uses(program);
-  const contractions = formContractions(uses);
+  const phases = phasesOf(program);
+  const contractions = formContractions(uses, phases, fits);
   const fixed = formFixed(uses);
-  const needed = new Set<Node>([...uses.roots].map(storageOf));
+  const needed = new Set<Node>([...uses.roots, ...phases.kept].map(storageOf));
   for (const kernel of [...contractions, ...fixed]) for (const input of kernel.inputs) needed.add(input);
   for (const kernel of contractions) for (const output of kernel.outputs) needed.delete(output);
-  const stored = chooseStored(uses, needed, new Set(contractions.flatMap((kernel) => kernel.outputs)));
   const known = new Set(contractions.flatMap((kernel) => kernel.outputs));
-  const loops = [...stored]
-    .sort((a, b) => a.id - b.id)
-    .map((node) => formLoops(node, (value) => stored.has(value) || known.has(value)));
-  return [...mergeLoops(loops, [...contractions, ...fixed], program), ...contractions, ...fixed].sort(byPlace);
+  const stored = chooseStored(uses, needed, known);
+  const loops = formAllLoops(stored, known, fits);
+  return [...mergeLoops(loops, [...contractions, ...fixed], { program, phases, fits }), ...contractions, ...fixed].sort(
+    byPlace,
+  );
 }
 
 /** Where a kernel stands in the order of the graph: after everything that it reads. */
@@ -41,12 +45,15 @@ function byPlace(a: Kernel, b: Kernel): number {
 function formFixed(uses: Uses): FixedKernel[] {
   return uses.nodes.flatMap((node) => {
     if (node.op.lowering.kind !== "kernel" || node.op === dotOp) return [];
-    const rounding = node.op === linearCrossEntropyOp || node.op === linearCrossEntropyGradientOp;
-    const inputs = node.inputs.map((input, index) =>
-      rounding && index === 1 ? operandStorage(input) : storageOf(input),
-    );
-    return [{ kind: "fixed", node, inputs: [...new Set(inputs)], outputs: outputsOf(node) }];
+    return [fixedKernel(node)];
   });
+}
+
+/** The kernel of a fused op. */
+export function fixedKernel(node: Node): FixedKernel {
+  const rounding = node.op === linearCrossEntropyOp || node.op === linearCrossEntropyGradientOp;
+  const inputs = node.inputs.map((input, index) => (rounding && index === 1 ? operandStorage(input) : storageOf(input)));
+  return { kind: "fixed", node, inputs: [...new Set(inputs)], outputs: outputsOf(node) };
 }
 
 /** The values of a tuple node (or the node itself), in order. */
@@ -130,31 +137,14 @@ function onlyReachable(stored: ReadonlySet<Node>, needed: ReadonlySet<Node>, use
   return kept;
 }
 
-/** The kernel that computes one stored value from other values in memory. */
-function formLoops(output: Node, isStored: (node: Node) => boolean): LoopsKernel {
-  return { kind: "loops", outputs: [output], inputs: boundary([output], isStored) };
-}
-
-/** The values in memory that the expressions of `outputs` read. */
-export function boundary(outputs: readonly Node[], isStored: (node: Node) => boolean): Node[] {
-  const inputs = new Set<Node>();
-  const seen = new Set<Node>();
-  const visit = (node: Node, top: boolean): void => {
-    const base = storageOf(node);
-    if (seen.has(base)) return;
-    seen.add(base);
-    const inside = isFusible(base) && (top || !isStored(base));
-    if (!inside) inputs.add(base);
-    else
-      base.inputs.forEach((input) => {
-        visit(input, false);
-      });
-  };
-  for (const output of outputs) {
-    invariant(isFusible(output), `${output.op.name} is not generated from loops`);
-    seen.delete(output);
-    visit(output, true);
+/** A kernel for every stored value; more values are stored where an expression reads more than a target binds. */
+function formAllLoops(stored: Set<Node>, known: ReadonlySet<Node>, fits: Fits): LoopsKernel[] {
+  const isStored = (value: Node): boolean => stored.has(value) || known.has(value);
+  const form = (): LoopsKernel[] => [...stored].sort((a, b) => a.id - b.id).map((node) => formLoops(node, isStored));
+  let kernels = form();
+  while (!kernels.every(fits)) {
+    for (const kernel of kernels) splitExpression(kernel, stored, isStored, fits);
+    kernels = form();
   }
-  for (const output of outputs) inputs.delete(output);
-  return [...inputs];
+  return kernels;
 }

@@ -4,33 +4,51 @@ import { reachable } from "../ir/node.js";
 import type { Program } from "../ir/program.js";
 import type { Shape } from "../ir/shape.js";
 import { elements, sameShape } from "../ir/shape.js";
+import type { Fits } from "./bindings.js";
 import type { Kernel, LoopsKernel } from "./kernels.js";
+import type { Phases } from "./phases.js";
+
+/** What merging goes by besides the kernels themselves. */
+export interface MergeRules {
+  readonly program: Program;
+  readonly phases: Phases;
+  readonly fits: Fits;
+}
 
 /**
  * Joins generated kernels that run over the same rows and share what they read, so that a row is loaded once: the
  * three results of an AdamW step, a norm and its row statistics, both gradients of a gated activation.
  */
-export function mergeLoops(loops: readonly LoopsKernel[], others: readonly Kernel[], program: Program): LoopsKernel[] {
+export function mergeLoops(
+  loops: readonly LoopsKernel[],
+  others: readonly Kernel[],
+  { program, phases, fits }: MergeRules,
+): LoopsKernel[] {
   const forward = new Set(program.loss === undefined ? [] : reachable([program.loss]));
-  const groups = loops.map((kernel) => ({ kernel, merged: false }));
-  const producers = new Map<Node, Kernel>();
-  for (const kernel of [...loops, ...others]) for (const output of kernel.outputs) producers.set(output, kernel);
-  const byInput = new Map<Node, number[]>();
+  const groups: Group[] = loops.map((kernel) => ({ kernel, merged: false }));
+  const producers = new Producers([...loops, ...others]);
+  const readers = new Map<Node, Set<number>>();
+  const apart = (a: LoopsKernel, b: LoopsKernel): boolean => {
+    const [first, second] = [must(a.outputs[0], "output"), must(b.outputs[0], "output")];
+    return forward.has(first) !== forward.has(second) || phases.of(first) !== phases.of(second);
+  };
   groups.forEach((group, place) => {
-    const partner = candidates(group.kernel, groups, byInput, producers, place).find((index) => {
+    const partner = candidates(group.kernel, readers, producers).find((index) => {
       const other = must(groups[index], "group").kernel;
-      return mayMerge(other, group.kernel, forward) && !dependsIndirectly(group.kernel, other, producers);
+      if (apart(other, group.kernel) || !mayMerge(other, group.kernel)) return false;
+      return fits(join(other, group.kernel)) && !producers.dependsIndirectly(group.kernel, other);
     });
     if (partner !== undefined) {
       const target = must(groups[partner], "group");
       target.kernel = join(target.kernel, group.kernel);
       group.merged = true;
-      for (const output of target.kernel.outputs) producers.set(output, target.kernel);
+      producers.add(target.kernel);
     }
     const at = partner ?? place;
     for (const value of [...group.kernel.inputs, ...group.kernel.outputs]) {
-      const list = byInput.get(value) ?? [];
-      if (!list.includes(at)) byInput.set(value, [...list, at]);
+      const known = readers.get(value);
+      if (known === undefined) readers.set(value, new Set([at]));
+      else known.add(at);
     }
   });
   return groups.filter((group) => !group.merged).map((group) => group.kernel);
@@ -41,25 +59,64 @@ interface Group {
   merged: boolean;
 }
 
-/** Earlier groups that share a full-size value with the kernel, nearest first. */
+/** Earlier groups that share a full-size value with the kernel, or a value that a group makes; nearest first. */
 function candidates(
   kernel: LoopsKernel,
-  groups: readonly Group[],
-  byInput: ReadonlyMap<Node, readonly number[]>,
-  _producers: ReadonlyMap<Node, Kernel>,
-  place: number,
+  readers: ReadonlyMap<Node, ReadonlySet<number>>,
+  producers: Producers,
 ): number[] {
   const space = elements(spaceOf(kernel));
   const found = new Set<number>();
   for (const input of kernel.inputs) {
-    const related = elements(input.shape) * 2 > space || kernelMakes(groups, byInput.get(input) ?? [], input);
-    if (related) for (const index of byInput.get(input) ?? []) if (index !== place) found.add(index);
+    const related = elements(input.shape) * 2 > space || producers.of(input)?.kind === "loops";
+    if (related) for (const index of readers.get(input) ?? []) found.add(index);
   }
   return [...found].sort((a, b) => b - a);
 }
 
-function kernelMakes(groups: readonly Group[], indices: readonly number[], value: Node): boolean {
-  return indices.some((index) => must(groups[index], "group").kernel.outputs.includes(value));
+/** Which kernel makes each value, as kernels are joined. */
+class Producers {
+  readonly #producers = new Map<Node, Kernel>();
+  /** Place in the graph of the newest value that each kernel makes. */
+  readonly #newest = new Map<Kernel, number>();
+
+  constructor(kernels: readonly Kernel[]) {
+    for (const kernel of kernels) this.add(kernel);
+  }
+
+  add(kernel: Kernel): void {
+    let newest = 0;
+    for (const output of kernel.outputs) {
+      this.#producers.set(output, kernel);
+      newest = Math.max(newest, output.id);
+    }
+    this.#newest.set(kernel, newest);
+  }
+
+  of(value: Node): Kernel | undefined {
+    return this.#producers.get(value);
+  }
+
+  /**
+   * Whether `kernel` reads something that another kernel makes from the outputs of `from`. A kernel whose values all
+   * precede those of `from` cannot depend on it.
+   */
+  dependsIndirectly(kernel: LoopsKernel, from: LoopsKernel): boolean {
+    const oldest = from.outputs.reduce((least, output) => Math.min(least, output.id), Infinity);
+    const made = new Set(from.outputs);
+    const seen = new Set<Kernel>([from]);
+    const stack = kernel.inputs.filter((input) => !made.has(input));
+    for (let value = stack.pop(); value !== undefined; value = stack.pop()) {
+      const producer = this.#producers.get(value);
+      if (producer === undefined || seen.has(producer) || (this.#newest.get(producer) ?? 0) < oldest) continue;
+      seen.add(producer);
+      for (const input of producer.inputs) {
+        if (made.has(input)) return true;
+        stack.push(input);
+      }
+    }
+    return false;
+  }
 }
 
 /** The shape that a kernel loops over: its outputs' own, or what it reduces row by row. */
@@ -91,9 +148,8 @@ function isRowsOf(shape: Shape, space: Shape): boolean {
   return firstOne > 0 && shape.slice(firstOne).every((size) => size === 1);
 }
 
-function mayMerge(a: LoopsKernel, b: LoopsKernel, forward: ReadonlySet<Node>): boolean {
-  const [first, second] = [must(a.outputs[0], "output"), must(b.outputs[0], "output")];
-  if (forward.has(first) !== forward.has(second) || !isRowWise(a) || !isRowWise(b)) return false;
+function mayMerge(a: LoopsKernel, b: LoopsKernel): boolean {
+  if (!isRowWise(a) || !isRowWise(b)) return false;
   const [left, right] = [spaceOf(a), spaceOf(b)];
   const space = elements(left) >= elements(right) ? left : right;
   return (
@@ -101,28 +157,6 @@ function mayMerge(a: LoopsKernel, b: LoopsKernel, forward: ReadonlySet<Node>): b
     isRowsOf(left, space) &&
     isRowsOf(right, space)
   );
-}
-
-/** Whether `kernel` reads something that another kernel makes from the outputs of `from`. */
-function dependsIndirectly(kernel: LoopsKernel, from: LoopsKernel, producers: ReadonlyMap<Node, Kernel>): boolean {
-  const oldest = Math.min(...from.outputs.map((output) => output.id));
-  const seen = new Set<Kernel>([from]);
-  const stack = kernel.inputs.filter((input) => !from.outputs.includes(input));
-  for (let value = stack.pop(); value !== undefined; value = stack.pop()) {
-    const producer = producers.get(value);
-    if (producer === undefined || seen.has(producer) || newest(producer) < oldest) continue;
-    seen.add(producer);
-    for (const input of producer.inputs) {
-      if (from.outputs.includes(input)) return true;
-      stack.push(input);
-    }
-  }
-  return false;
-}
-
-/** A kernel whose values all precede another's cannot depend on it. */
-function newest(kernel: Kernel): number {
-  return Math.max(...kernel.outputs.map((output) => output.id));
 }
 
 function join(a: LoopsKernel, b: LoopsKernel): LoopsKernel {

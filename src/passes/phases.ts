@@ -76,9 +76,3 @@ function refuseStale(program: Program, leaf: Node): never {
     fix: "Read the version that holds in that phase, or compute what is needed of the old one in an earlier phase.",
   });
 }
-
-/** Which value of which leaf, as a key; `next` counts assignments from there. */
-export function versionKey(leaf: Node, next = 0): string {
-  const { name, version } = leafAttributes(leaf);
-  return `${version + next}@${name}`;
-}

@@ -1,11 +1,13 @@
-import { invariant, must } from "../errors.js";
+import { invariant, must, ThimbleError } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import type { Program } from "../ir/program.js";
 import { leafAttributes, leafOp } from "../ops/leaves.js";
-import { boundary, placeOf } from "./fuse.js";
+import { boundary } from "./expressions.js";
+import { placeOf } from "./fuse.js";
 import type { Kernel } from "./kernels.js";
 import { storageOf } from "./kernels.js";
 import type { ForwardBackward } from "./saved.js";
+import { versionKey } from "./versions.js";
 
 /** One execution of a kernel. A value made more than once has an instance each time. */
 export interface Step {
@@ -38,6 +40,7 @@ export function schedule(program: Program, kernels: readonly Kernel[], split: Fo
   const assigned = assignments(program);
   const producers = new Map<Node, Kernel>();
   for (const kernel of kernels) for (const output of kernel.outputs) producers.set(output, kernel);
+  refuseStaleOutputs(program, assigned);
   const order = orderKernels(kernels, producers, assigned, split);
   return { steps: unroll(order, producers, split), assigned };
 }
@@ -53,16 +56,34 @@ function assignments(program: Program): Map<Node, Node> {
   return assigned;
 }
 
-/** The leaves that a kernel reads, including through values that are made again for it. */
-function leavesRead(kernel: Kernel, producers: ReadonlyMap<Node, Kernel>, recomputed: ReadonlySet<Node>): Set<Node> {
-  const leaves = new Set<Node>();
+/** The host reads outputs when the program has ended: what they lie in must not have been replaced by then. */
+function refuseStaleOutputs(program: Program, assigned: ReadonlyMap<Node, Node>): void {
+  const replaced = new Set(program.phases.flatMap(({ assignments }) => assignments.map((one) => versionKey(one.target))));
+  for (const node of program.phases.flatMap(({ outputs }) => Object.values(outputs)).map(storageOf)) {
+    const target = assigned.get(node);
+    const place = target === undefined ? (node.op === leafOp ? versionKey(node) : undefined) : versionKey(target, 1);
+    if (place === undefined || !replaced.has(place)) continue;
+    throw new ThimbleError("phase-stale-read", "An output is a tensor that the program itself replaces", {
+      where: program.name,
+      given: place,
+      fix: "Give out a value computed from it.",
+    });
+  }
+}
+
+/** The values that a kernel reads, including those read to make other values again for it. */
+function allReads(kernel: Kernel, producers: ReadonlyMap<Node, Kernel>, recomputed: ReadonlySet<Node>): Set<Node> {
+  const seen = new Set<Node>();
   const visit = (node: Node): void => {
-    if (node.op === leafOp) leaves.add(node);
-    else if (recomputed.has(node)) must(producers.get(node), "producer").inputs.forEach(visit);
+    if (seen.has(node)) return;
+    seen.add(node);
+    if (recomputed.has(node)) must(producers.get(node), "producer").inputs.forEach(visit);
   };
   kernel.inputs.forEach(visit);
-  return leaves;
+  return seen;
 }
+
+const nothing: ReadonlySet<Node> = new Set();
 
 function orderKernels(
   kernels: readonly Kernel[],
@@ -71,27 +92,63 @@ function orderKernels(
   split: ForwardBackward,
 ): Kernel[] {
   const before = new Map<Kernel, Set<Kernel>>(kernels.map((kernel) => [kernel, new Set<Kernel>()]));
-  const readers = new Map<Node, Kernel[]>();
+  const versions = new Versions(kernels, assigned);
   for (const kernel of kernels) {
     const edges = must(before.get(kernel), "edges");
     for (const input of kernel.inputs) {
-      const producer = producers.get(input);
+      const producer = input.op === leafOp ? versions.writer(input) : producers.get(input);
       if (producer !== undefined && producer !== kernel) edges.add(producer);
     }
-    const recomputed = split.forward.has(kernel) ? new Set<Node>() : split.recomputed;
-    for (const leaf of leavesRead(kernel, producers, recomputed))
-      readers.set(leaf, [...(readers.get(leaf) ?? []), kernel]);
+    const recomputed = split.forward.has(kernel) ? nothing : split.recomputed;
+    for (const value of allReads(kernel, producers, recomputed)) versions.read(value, kernel);
   }
-  // A leaf is overwritten only after everything that reads its old value.
+  // A version of a leaf is overwritten only after it was written and after everything that reads it.
   for (const kernel of kernels) {
+    const edges = must(before.get(kernel), "edges");
     for (const output of kernel.outputs) {
       const target = assigned.get(output);
       if (target === undefined) continue;
-      for (const reader of readers.get(target) ?? [])
-        if (reader !== kernel) must(before.get(kernel), "edges").add(reader);
+      for (const earlier of versions.usersOf(target)) if (earlier !== kernel) edges.add(earlier);
     }
   }
   return topological(kernels, before, (kernel) => priority(kernel, assigned, split));
+}
+
+/** Who writes and who reads each version of each assigned leaf: as the leaf, or as the value that was assigned. */
+class Versions {
+  readonly #writers = new Map<string, Kernel>();
+  readonly #readers = new Map<string, Kernel[]>();
+
+  constructor(
+    kernels: readonly Kernel[],
+    private readonly assigned: ReadonlyMap<Node, Node>,
+  ) {
+    for (const kernel of kernels) {
+      for (const output of kernel.outputs) {
+        const target = assigned.get(output);
+        if (target !== undefined) this.#writers.set(versionKey(target, 1), kernel);
+      }
+    }
+  }
+
+  /** The kernel that makes a version; none for what the leaf holds before the program. */
+  writer(leaf: Node): Kernel | undefined {
+    return this.#writers.get(versionKey(leaf));
+  }
+
+  read(value: Node, kernel: Kernel): void {
+    const target = value.op === leafOp ? undefined : this.assigned.get(value);
+    if (value.op !== leafOp && target === undefined) return;
+    const key = target === undefined ? versionKey(value) : versionKey(target, 1);
+    const known = this.#readers.get(key);
+    if (known === undefined) this.#readers.set(key, [kernel]);
+    else known.push(kernel);
+  }
+
+  usersOf(leaf: Node): readonly Kernel[] {
+    const writer = this.writer(leaf);
+    return [...(writer === undefined ? [] : [writer]), ...(this.#readers.get(versionKey(leaf)) ?? [])];
+  }
 }
 
 /** Smaller runs first among what is ready: updates at once, then the order of the graph. */
@@ -107,13 +164,15 @@ function topological(
   key: (kernel: Kernel) => number,
 ): Kernel[] {
   const waiting = new Map<Kernel, number>();
-  const after = new Map<Kernel, Kernel[]>();
+  const after = new Map<Kernel, Kernel[]>(kernels.map((kernel) => [kernel, []]));
   for (const kernel of kernels) {
     const edges = before.get(kernel) ?? new Set<Kernel>();
     waiting.set(kernel, edges.size);
-    for (const earlier of edges) after.set(earlier, [...(after.get(earlier) ?? []), kernel]);
+    for (const earlier of edges) must(after.get(earlier), "edges").push(kernel);
   }
-  const ready = kernels.filter((kernel) => waiting.get(kernel) === 0).sort((a, b) => key(a) - key(b));
+  const keys = new Map(kernels.map((kernel) => [kernel, key(kernel)]));
+  const keyOf = (kernel: Kernel): number => keys.get(kernel) ?? 0;
+  const ready = kernels.filter((kernel) => waiting.get(kernel) === 0).sort((a, b) => keyOf(a) - keyOf(b));
   const order: Kernel[] = [];
   for (let next = ready.shift(); next !== undefined; next = ready.shift()) {
     order.push(next);
@@ -121,7 +180,7 @@ function topological(
       const left = must(waiting.get(later), "count") - 1;
       waiting.set(later, left);
       if (left > 0) continue;
-      const place = ready.findIndex((other) => key(other) > key(later));
+      const place = ready.findIndex((other) => keyOf(other) > keyOf(later));
       ready.splice(place < 0 ? ready.length : place, 0, later);
     }
   }

@@ -5,21 +5,35 @@ export interface Interval {
   readonly end: number;
 }
 
+/** The memory to place buffers in. */
+export interface Room {
+  /** Bytes that are taken for good at the start of each shard that exists already. */
+  readonly used: readonly number[];
+  /** Bytes that a shard can have. */
+  readonly largest: number;
+}
+
 export interface Placement {
-  /** Byte offset of each interval, in the order given. */
+  /** Shard and byte offset in it of each interval, in the order given. */
+  readonly shards: readonly number[];
   readonly offsets: readonly number[];
-  /** One past the last byte used. */
+  /** Bytes of each shard, those that were taken included. */
+  readonly sizes: readonly number[];
+  /** Bytes that all shards have beyond those that were taken. */
   readonly extent: number;
   /** No placement can need less: the most bytes alive at one step. */
   readonly bound: number;
 }
 
+const unbounded: Room = { used: [], largest: Infinity };
+
 /**
- * Places intervals so that none that are alive together overlap. Greedy by decreasing size into the smallest gap that
- * fits, also by lifetime and by area; the best of the three is kept (Pisarchyk and Lee, arXiv 2001.03288, and XLA's
- * heap simulator). Bytes must be multiples of the alignment wanted.
+ * Places intervals so that none that are alive together overlap and none crosses from one shard into the next. Greedy
+ * by decreasing size into the smallest gap that fits, also by lifetime and by area; the best of the three is kept
+ * (Pisarchyk and Lee, arXiv 2001.03288, and XLA's heap simulator). Bytes must be multiples of the alignment wanted,
+ * and no more than a shard holds.
  */
-export function placeIntervals(intervals: readonly Interval[]): Placement {
+export function placeIntervals(intervals: readonly Interval[], room: Room = unbounded): Placement {
   const bound = largestLive(intervals);
   const length = (interval: Interval): number => interval.end - interval.start + 1;
   const orders: ((interval: Interval) => number)[] = [
@@ -29,32 +43,11 @@ export function placeIntervals(intervals: readonly Interval[]): Placement {
   ];
   let best: Placement | undefined;
   for (const weight of orders) {
-    const placed = placeInOrder(intervals, weight);
-    if (best === undefined || placed.extent < best.extent) best = { ...placed, bound };
+    const placed = placeInOrder(intervals, weight, room, bound);
+    if (best === undefined || placed.extent < best.extent) best = placed;
     if (best.extent === bound) break;
   }
-  return best ?? { offsets: [], extent: 0, bound };
-}
-
-function placeInOrder(
-  intervals: readonly Interval[],
-  weight: (interval: Interval) => number,
-): { offsets: number[]; extent: number } {
-  const order = intervals.map((_, index) => index);
-  const at = (index: number): Interval => intervals[index] ?? { bytes: 0, start: 0, end: 0 };
-  order.sort((a, b) => weight(at(b)) - weight(at(a)) || at(b).bytes - at(a).bytes || a - b);
-  const offsets = new Array<number>(intervals.length).fill(0);
-  const placed: { readonly interval: Interval; readonly offset: number }[] = [];
-  let extent = 0;
-  for (const index of order) {
-    const interval = at(index);
-    if (interval.bytes === 0) continue;
-    const offset = smallestGap(interval, placed);
-    offsets[index] = offset;
-    insertByOffset(placed, { interval, offset });
-    extent = Math.max(extent, offset + interval.bytes);
-  }
-  return { offsets, extent };
+  return best ?? { shards: [], offsets: [], sizes: room.used, extent: 0, bound };
 }
 
 interface Placed {
@@ -62,21 +55,87 @@ interface Placed {
   readonly offset: number;
 }
 
-/** `placed` is sorted by offset. */
-function smallestGap(interval: Interval, placed: readonly Placed[]): number {
-  let cursor = 0;
-  let best = -1;
-  let bestRoom = Infinity;
-  for (const other of placed) {
-    if (other.interval.end < interval.start || other.interval.start > interval.end) continue;
-    const room = other.offset - cursor;
-    if (room >= interval.bytes && room < bestRoom) {
-      best = cursor;
-      bestRoom = room;
-    }
-    cursor = Math.max(cursor, other.offset + other.interval.bytes);
+interface Shard {
+  readonly base: number;
+  /** Sorted by offset. */
+  readonly placed: Placed[];
+  /** One past the last byte used. */
+  size: number;
+}
+
+function placeInOrder(
+  intervals: readonly Interval[],
+  weight: (interval: Interval) => number,
+  room: Room,
+  bound: number,
+): Placement {
+  const order = intervals.map((_, index) => index);
+  const at = (index: number): Interval => intervals[index] ?? { bytes: 0, start: 0, end: 0 };
+  const weights = intervals.map(weight);
+  const weightOf = (index: number): number => weights[index] ?? 0;
+  order.sort((a, b) => weightOf(b) - weightOf(a) || at(b).bytes - at(a).bytes || a - b);
+  const numbers = new Array<number>(intervals.length).fill(0);
+  const offsets = new Array<number>(intervals.length).fill(room.used[0] ?? 0);
+  const shards = room.used.map((used): Shard => ({ base: used, placed: [], size: used }));
+  for (const index of order) {
+    const interval = at(index);
+    if (interval.bytes === 0) continue;
+    const { number, offset } = findPlace(interval, shards, room.largest);
+    const shard = shards[number] ?? { base: 0, placed: [], size: 0 };
+    shards[number] = shard;
+    numbers[index] = number;
+    offsets[index] = offset;
+    insertByOffset(shard.placed, { interval, offset });
+    shard.size = Math.max(shard.size, offset + interval.bytes);
   }
-  return best >= 0 ? best : cursor;
+  const extent = shards.reduce((sum, { size, base }) => sum + size - base, 0);
+  return { shards: numbers, offsets, sizes: shards.map(({ size }) => size), extent, bound };
+}
+
+/** The smallest gap of all shards, else the end at which a shard grows least, else a new shard. */
+function findPlace(
+  interval: Interval,
+  shards: readonly Shard[],
+  largest: number,
+): { readonly number: number; readonly offset: number } {
+  let best = { number: shards.length, offset: 0 };
+  let room = Infinity;
+  let growth = Infinity;
+  shards.forEach((shard, number) => {
+    const { gap, end } = smallestGap(interval, shard);
+    if (gap !== undefined && gap.room < room) {
+      best = { number, offset: gap.offset };
+      room = gap.room;
+    }
+    if (room < Infinity || end + interval.bytes > largest) return;
+    const grown = Math.max(0, end + interval.bytes - shard.size);
+    if (grown >= growth) return;
+    best = { number, offset: end };
+    growth = grown;
+  });
+  return best;
+}
+
+interface Gap {
+  readonly offset: number;
+  readonly room: number;
+}
+
+/** The smallest gap of a shard that holds the interval, and where everything alive with it ends. */
+function smallestGap(interval: Interval, shard: Shard): { readonly gap: Gap | undefined; readonly end: number } {
+  let end = shard.base;
+  let offset = -1;
+  let smallest = Infinity;
+  for (const other of shard.placed) {
+    if (other.interval.end < interval.start || other.interval.start > interval.end) continue;
+    const room = other.offset - end;
+    if (room >= interval.bytes && room < smallest) {
+      offset = end;
+      smallest = room;
+    }
+    end = Math.max(end, other.offset + other.interval.bytes);
+  }
+  return { gap: offset < 0 ? undefined : { offset, room: smallest }, end };
 }
 
 function insertByOffset(placed: Placed[], item: Placed): void {
@@ -92,7 +151,7 @@ function insertByOffset(placed: Placed[], item: Placed): void {
 
 /** The most bytes alive at one step. */
 export function largestLive(intervals: readonly Interval[]): number {
-  return Math.max(0, ...liveBytes(intervals));
+  return liveBytes(intervals).reduce((most, live) => Math.max(most, live), 0);
 }
 
 /** Bytes alive at each step. */

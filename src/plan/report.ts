@@ -30,6 +30,8 @@ export interface ProgramReport {
 export interface MemoryReport {
   /** Bytes that the runtime allocates: the persistent ones and the largest program's. */
   readonly planBytes: number;
+  /** Bytes of each allocation; targets without a limit have one. */
+  readonly shards: readonly number[];
   readonly boundBytes: number;
   readonly composition: Composition;
   readonly programs: readonly ProgramReport[];
@@ -84,13 +86,23 @@ export function reportPrograms(
     (best, program) => (program.planBytes > best.planBytes ? program : best),
     first ?? empty,
   );
+  const shards = largestShards([layout.shards, ...plans.map((plan) => plan.shards)]);
+  const planBytes = sum(shards, (bytes) => bytes);
+  const { workspace } = largest.composition;
   return {
-    planBytes: Math.max(layout.bytes, largest.planBytes),
+    planBytes,
+    shards,
     boundBytes: Math.max(layout.bytes, ...programs.map((program) => program.boundBytes)),
-    composition: largest.composition,
+    // Programs that are largest in different shards need, together, more than any of them.
+    composition: { ...largest.composition, workspace: workspace + Math.max(0, planBytes - largest.planBytes) },
     programs,
     notes,
   };
+}
+
+function largestShards(all: readonly (readonly number[])[]): number[] {
+  const count = all.reduce((most, shards) => Math.max(most, shards.length), 0);
+  return Array.from({ length: count }, (_, index) => all.reduce((most, shards) => Math.max(most, shards[index] ?? 0), 0));
 }
 
 const empty: ProgramReport = {

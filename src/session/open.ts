@@ -30,9 +30,10 @@ export async function openSession(
   const plan = "layout" in options ? options : planOnly(options);
   const { target, threads } = plan.options;
   const backend = await createBackend(target, { threads, poison, timed });
-  const started = performance.now();
+  let started = performance.now();
   try {
     backend.allocate(plan.report.planBytes);
+    started = performance.now();
     await backend.prepare(plan.plans);
   } catch (error) {
     backend.close();

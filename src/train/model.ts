@@ -8,12 +8,14 @@ import type { Progress } from "../io/download.js";
 import { isDirectory, isFile } from "../io/header.js";
 import type { ModelFiles } from "../io/model.js";
 import { openModel } from "../io/model.js";
+import type { Source } from "../io/source-name.js";
 import { parseSource } from "../io/source-name.js";
 import { resolveSource } from "../io/sources.js";
 import type { WeightSource } from "../io/weight-source.js";
 import { fromHuggingFaceConfig } from "../models/registry.js";
 import type { ModelDefinition } from "../models/types.js";
 import { fingerprintModel } from "./fingerprint.js";
+import { fetchHubConfig } from "./hub-config.js";
 
 /** A model whose files are open; no tensor data is read yet. */
 export interface OpenedModel {
@@ -75,15 +77,19 @@ export interface ModelMetadata {
 /** The model's definition, from its files or from a config.json alone. */
 export async function openMetadata(model: string | undefined, options: ModelOptions = {}): Promise<ModelMetadata> {
   const text = requireModel(model);
-  const config = await configAlone(text);
-  if (config !== undefined) return { definition: fromHuggingFaceConfig(await readJson(config)) };
+  const source = parseSource(text);
+  const fetched = source.kind === "hf" ? await fetchHubConfig(source) : undefined;
+  if (fetched !== undefined) return { definition: fromHuggingFaceConfig(parseJson(fetched, text)) };
+  const config = await configAlone(source);
+  if (config !== undefined) {
+    return { definition: fromHuggingFaceConfig(parseJson(await readFile(config, "utf8"), config)) };
+  }
   const { files } = await openRunModel(text, options);
   return { definition: files.definition, weights: files.weights };
 }
 
 /** The path of a config.json that is meant by itself: named as such, or in a folder without weights. */
-async function configAlone(text: string): Promise<string | undefined> {
-  const source = parseSource(text);
+async function configAlone(source: Source): Promise<string | undefined> {
   if (source.kind !== "file") return undefined;
   if (basename(source.path).endsWith(".json") && (await isFile(source.path))) return source.path;
   const inside = join(source.path, "config.json");
@@ -93,12 +99,12 @@ async function configAlone(text: string): Promise<string | undefined> {
   return present.includes(true) ? undefined : inside;
 }
 
-async function readJson(path: string): Promise<unknown> {
+function parseJson(text: string, where: string): unknown {
   try {
-    return JSON.parse(await readFile(path, "utf8")) as unknown;
+    return JSON.parse(text) as unknown;
   } catch (error) {
-    throw new ThimbleError("model-config", "The configuration cannot be read", {
-      where: path,
+    throw new ThimbleError("model-config", "The configuration is not JSON", {
+      where,
       given: error instanceof Error ? error.message : String(error),
       cause: error,
     });

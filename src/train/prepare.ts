@@ -113,7 +113,7 @@ function identityOf({ config, model, methods, options, data }: Parts, rate: numb
   const facts = {
     model: model.fingerprint,
     data: data.fingerprint,
-    method: methods.selections,
+    method: methods.methods.methods.map(({ id, config: settings }) => ({ id, settings })),
     adapter: methods.adapterFingerprint ?? null,
     lr: rate,
     optimizer: optimizerSettings(config, methods.methods.saves),

@@ -1,4 +1,6 @@
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -190,6 +192,29 @@ describe("planning", () => {
       expect(report.composition.weights).toBeLessThan(2.1 * weights);
     }
   });
+});
+
+it("plans a model of the hub from its config.json alone", async () => {
+  const asked: string[] = [];
+  const server = createServer((request, response) => {
+    asked.push(request.url ?? "");
+    if (request.url === "/some/model/resolve/main/config.json") response.end(JSON.stringify(tinyConfig));
+    else response.writeHead(404).end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  const before = process.env["HF_ENDPOINT"];
+  process.env["HF_ENDPOINT"] = `http://127.0.0.1:${port}`;
+  try {
+    const { report } = await planRun(configOf({ model: "hf:some/model", data: undefined }));
+    const { report: local } = await planRun(configOf({ data: undefined }));
+    expect(report).toEqual(local);
+    expect(asked).toEqual(["/some/model/resolve/main/config.json"]);
+  } finally {
+    if (before === undefined) delete process.env["HF_ENDPOINT"];
+    else process.env["HF_ENDPOINT"] = before;
+    server.close();
+  }
 });
 
 it("shows the rows and weights of the data", async () => {

@@ -82,46 +82,55 @@ export const demoVerb = defineVerb({
     { command: "demo", purpose: "the whole tour" },
     { command: 'demo --prompt "The whale"', purpose: "with other words to start from" },
   ],
-  run: async ({ terminal, config: { threads, target }, options }) => {
-    const started = performance.now();
-    const out = await freshFolder(options.out);
-    const config = { ...(await demoConfig(join(root, "assets", "demo"), out)), threads, target };
-    const base = { ...config, adapter: undefined };
-    const printing = { colors: terminal.colors, print: terminal.print.bind(terminal) };
-    terminal.print(headline(await plan(config)).join("\n"));
-    const before = await generate(base, { prompt: options.prompt, ...sampling });
-    printSample("Before", options.prompt, before.text, printing);
-    terminal.print();
-    const display = new Display(terminal);
-    const said = "Stopping after this step.";
-    const result = await interruptible(terminal, said, (signal) => train(config, trainEvents(display), signal)).finally(
-      () => {
-        display.stop();
-      },
-    );
-    printOutcome(result, terminal);
-    if (result.result === undefined) {
-      terminal.result(outcomeJson(result));
-      return status.interrupted;
-    }
-    const adapted = { ...config, adapter: result.result };
-    const measured = await evaluate({ ...adapted, steps: undefined }, { compare: true });
-    const after = await generate(adapted, { prompt: options.prompt, ...sampling });
-    printSample("After", options.prompt, after.text, printing);
-    const { loss, perplexity, before: old = { loss: NaN, perplexity: NaN } } = measured;
-    const { bold } = terminal.colors;
-    terminal.print(
-      [
-        "",
-        `held-out loss ${old.loss.toFixed(3)} → ${bold(loss.toFixed(3))}, perplexity ${old.perplexity.toFixed(1)} → ${bold(perplexity.toFixed(1))}`,
-        `adapter in ${bold(result.result)}; all of it took ${duration((performance.now() - started) / 1000)}`,
-      ].join("\n"),
-    );
-    terminal.result({
-      ...outcomeJson(result),
-      before: { ...old, text: before.text },
-      after: { loss, perplexity, text: after.text },
-    });
-    return status.ok;
-  },
+  run: ({ terminal, config: { threads, target }, options }) =>
+    runDemo(join(root, "assets", "demo"), terminal, { ...options, threads, target }),
 });
+
+export interface DemoOptions extends Pick<RunConfig, "threads" | "target"> {
+  readonly prompt: string;
+  readonly out: string;
+}
+
+/** The whole tour with the files of a folder: text before, the training, loss and text after. */
+export async function runDemo(folder: string, terminal: Terminal, options: DemoOptions): Promise<number> {
+  const started = performance.now();
+  const out = await freshFolder(options.out);
+  const config = { ...(await demoConfig(folder, out)), threads: options.threads, target: options.target };
+  const base = { ...config, adapter: undefined };
+  const printing = { colors: terminal.colors, print: terminal.print.bind(terminal) };
+  terminal.print(headline(await plan(config)).join("\n"));
+  const before = await generate(base, { prompt: options.prompt, ...sampling });
+  printSample("Before", options.prompt, before.text, printing);
+  terminal.print();
+  const display = new Display(terminal);
+  const said = "Stopping after this step.";
+  const result = await interruptible(terminal, said, (signal) => train(config, trainEvents(display), signal)).finally(
+    () => {
+      display.stop();
+    },
+  );
+  printOutcome(result, terminal);
+  if (result.result === undefined) {
+    terminal.result(outcomeJson(result));
+    return status.interrupted;
+  }
+  const adapted = { ...config, adapter: result.result };
+  const measured = await evaluate({ ...adapted, steps: undefined }, { compare: true });
+  const after = await generate(adapted, { prompt: options.prompt, ...sampling });
+  printSample("After", options.prompt, after.text, printing);
+  const { loss, perplexity, before: old = { loss: NaN, perplexity: NaN } } = measured;
+  const { bold } = terminal.colors;
+  terminal.print(
+    [
+      "",
+      `held-out loss ${old.loss.toFixed(3)} → ${bold(loss.toFixed(3))}, perplexity ${old.perplexity.toFixed(1)} → ${bold(perplexity.toFixed(1))}`,
+      `adapter in ${bold(result.result)}; all of it took ${duration((performance.now() - started) / 1000)}`,
+    ].join("\n"),
+  );
+  terminal.result({
+    ...outcomeJson(result),
+    before: { ...old, text: before.text },
+    after: { loss, perplexity, text: after.text },
+  });
+  return status.ok;
+}

@@ -50,7 +50,12 @@ export const generateVerb = defineVerb({
   run: async ({ terminal, world, config, options: { prompt, chat, context, ...settings } }) => {
     const display = new Display(terminal);
     const given = prompt === "-" ? (await readAll(world.stdin)).trimEnd() : prompt;
-    if (!chat) terminal.stream.write(terminal.colors.dim(given));
+    let begun = chat;
+    const show = (piece: string): void => {
+      if (!begun) terminal.stream.write(terminal.colors.dim(given));
+      begun = true;
+      terminal.stream.write(piece);
+    };
     const result = await interruptible(terminal, "Stopping here.", (signal) =>
       generate(
         config,
@@ -58,14 +63,12 @@ export const generateVerb = defineVerb({
         {
           ...loadingOptions(terminal, display),
           ...(context === undefined ? {} : { context }),
-          onText: (piece) => {
-            terminal.stream.write(piece);
-          },
+          onText: show,
         },
         signal,
       ),
     );
-    terminal.print();
+    show("\n");
     terminal.status(
       `${result.ids.length} tokens, ${whole(result.tokensPerSecond)} a second, ended by: ${result.ended}`,
     );

@@ -16,8 +16,8 @@ export function trainEvents(display: Display): TrainEvents {
   const { colors } = terminal;
   const steps = new StepProgress(display);
   return {
-    onNotice: ({ message }) => {
-      display.print(`${colors.yellow("!")} ${message}`);
+    onNotice: ({ code, message }) => {
+      display.print(code === "notice" ? `- ${message}` : `${colors.yellow("!")} ${message}`);
     },
     onDamaged: (error) => {
       display.print(`${colors.yellow("!")} ${error.describe()}`);

@@ -2,6 +2,7 @@ import { must } from "../../errors.js";
 import type { Node } from "../../ir/node.js";
 import type { Tensor } from "../../ir/tensor.js";
 import type { Buffer, PlannedStep, ProgramPlan, TargetFacts } from "../../plan/plan.js";
+import { unlimited } from "../../plan/plan.js";
 import { evaluate } from "./evaluate.js";
 import type { ReadBytes } from "./memory.js";
 import { tensorFromBytes, tensorToBytes } from "./memory.js";
@@ -9,6 +10,7 @@ import { tensorFromBytes, tensorToBytes } from "./memory.js";
 /** All outputs of a kernel are computed before any is written, so any input may be overwritten. */
 export const interpretFacts: TargetFacts = {
   alignment: 64,
+  limits: unlimited,
   workspaceBytes: () => 0,
   inPlace: (kernel) => (kernel.kind === "loops" ? kernel.inputs : []),
 };
@@ -28,7 +30,7 @@ export function executePlan(plan: ProgramPlan, bytes: ReadBytes, options: { read
 }
 
 function poison(buffer: Buffer, bytes: ReadBytes): void {
-  const view = bytes(buffer.offset, buffer.bytes);
+  const view = bytes(buffer.offset, buffer.bytes, buffer.shard);
   new Uint32Array(view.buffer, view.byteOffset, view.byteLength >>> 2).fill(poisonPattern);
 }
 
@@ -36,12 +38,12 @@ function executeStep({ step, inputs, outputs, copies }: PlannedStep, bytes: Read
   const bindings = new Map<Node, Tensor>();
   step.kernel.inputs.forEach((node, index) => {
     const buffer = must(inputs[index], "input buffer");
-    bindings.set(node, tensorFromBytes(node, bytes(buffer.offset, buffer.bytes)));
+    bindings.set(node, tensorFromBytes(node, bytes(buffer.offset, buffer.bytes, buffer.shard)));
   });
   const values = evaluate(step.kernel.outputs, bindings);
   values.forEach((value, index) => {
     const buffer = must(outputs[index], "output buffer");
-    tensorToBytes(value, bytes(buffer.offset, buffer.bytes));
+    tensorToBytes(value, bytes(buffer.offset, buffer.bytes, buffer.shard));
   });
-  for (const [from, to] of copies) bytes(to.offset, to.bytes).set(bytes(from.offset, to.bytes));
+  for (const [from, to] of copies) bytes(to.offset, to.bytes, to.shard).set(bytes(from.offset, to.bytes, from.shard));
 }

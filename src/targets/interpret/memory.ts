@@ -6,8 +6,8 @@ import { leafAttributes, leafOp } from "../../ops/leaves.js";
 import { compileDecoder } from "../../storage/decoder.js";
 import { storageFormat } from "../../storage/registry.js";
 
-/** Bytes of an arena; `offset` is from its start. */
-export type ReadBytes = (offset: number, length: number) => Uint8Array;
+/** Bytes of an arena; `offset` is from the start of the shard. */
+export type ReadBytes = (offset: number, length: number, shard: number) => Uint8Array;
 
 /** The value of a node from its bytes in memory, decoded. */
 export function tensorFromBytes(node: Node, bytes: Uint8Array): Tensor {

@@ -47,6 +47,12 @@ function tensorToWrite(parameter: ParameterSpec, source: TensorSource, type: Den
 }
 
 async function* encoded(parameter: ParameterSpec, source: TensorSource, type: DenseType): AsyncGenerator<Uint8Array> {
+  const stored = source.stored?.(parameter, type);
+  if (stored !== undefined) {
+    for (let start = 0; start < stored.length; start += chunkElements)
+      yield stored.subarray(start, start + chunkElements);
+    return;
+  }
   const { encode } = storageFormat(type);
   const values = await source.read(parameter);
   for (let start = 0; start < values.length; start += chunkElements) {

@@ -11,6 +11,8 @@ import { storageFormat } from "../../storage/registry.js";
 /** A model's tensors in f32, one at a time, as the Hugging Face checkpoint has them. */
 export interface TensorSource {
   read(parameter: ParameterSpec): Promise<Float32Array>;
+  /** The tensor as it lies in memory, where that is in the storage format `type` already; not to be changed. */
+  stored?(parameter: ParameterSpec, type: string): Uint8Array | undefined;
 }
 
 /** A tensor of a session in f32, as a copy. */
@@ -49,7 +51,12 @@ export function baseTensors(weights: WeightSource): TensorSource {
 /** The weights of a session, with what its methods have trained folded in. */
 export function sessionTensors(session: Session, methods: ComposedMethods): TensorSource {
   const trained = trainedTensors(session, methods);
+  const formats = new Map(session.tensors.map(({ name, format }) => [name, format]));
   return {
+    stored: (parameter, type) => {
+      const merges = methods.adapters.length > 0 && weightLayer(parameter) !== undefined;
+      return !merges && formats.get(parameter.name) === type ? session.bytes(parameter.name) : undefined;
+    },
     read: (parameter) => {
       const values = readTensor(session, parameter.name);
       const linear = weightLayer(parameter);

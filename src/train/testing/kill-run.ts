@@ -20,7 +20,7 @@ export interface KillReport {
   readonly kills: number;
   /** Runs that came to their end after kills, all equal to the straight one. */
   readonly finished: number;
-  /** Steps that had been done when a process was killed, by kill. */
+  /** The last step that was seen done before each kill; 0 where the process had done none. */
   readonly at: readonly number[];
 }
 
@@ -86,14 +86,14 @@ export async function killRuns(options: KillOptions): Promise<KillReport> {
   const at: number[] = [];
   let finished = 0;
   const out = join(folder, "killed");
-  while (at.length < kills || finished === 0) {
-    const last = at.length >= kills;
+  for (let last = false; !last || finished === 0;) {
+    last = at.length >= kills;
     const timed = { afterMilliseconds: random() * lifetime };
     const stepped = { afterStep: Math.ceil(random() * steps), delay: random() * 40 };
     const ending = await runChild({ ...settings, out, resume: true }, last ? {} : random() < 0.4 ? timed : stepped);
     if (!ending.done) {
       at.push(ending.lastStep);
-      onEvent(`kill ${at.length}: at step ${ending.lastStep} of this process`);
+      onEvent(`kill ${at.length}: after step ${ending.lastStep}`);
       continue;
     }
     compare(straight, await outcome(out));
