@@ -17,6 +17,7 @@
 import type { z } from "zod";
 import type { Profile, ProfileOptions } from "./cli/explain/profile.js";
 import { profileRun } from "./cli/explain/profile.js";
+import type { ExplainOptions } from "./cli/explain/run.js";
 import { explainRun } from "./cli/explain/run.js";
 import type { Explanation } from "./cli/explain/types.js";
 import { resolveConfig } from "./config/config.js";
@@ -48,6 +49,7 @@ export { ThimbleError };
 export type { ErrorDetail } from "./errors.js";
 export type { ExplainedKernel, ExplainedProgram, ExplainedStep, Explanation } from "./cli/explain/types.js";
 export type { KernelProfile, Profile, ProfileOptions } from "./cli/explain/profile.js";
+export type { ExplainOptions } from "./cli/explain/run.js";
 export { examineMachine } from "./cli/doctor/examine.js";
 export type { MachineReport } from "./cli/doctor/examine.js";
 export type { GenerationSettings } from "./config/generation.js";
@@ -88,31 +90,31 @@ export function methods(): MethodDescription[] {
  * Trains as the settings say and writes checkpoints, logs and the result into `out`. On the signal, the step at hand
  * is finished, a checkpoint written, and the result marked as interrupted.
  */
-export function train(
+export async function train(
   settings: RunSettings,
   events: TrainEvents & PrepareOptions = {},
   signal?: AbortSignal,
 ): Promise<TrainResult> {
-  return trainRun(settled(settings), events, signal);
+  return await trainRun(settled(settings), events, signal);
 }
 
 /** The memory that a run will take, to the byte, from metadata alone: a config.json is enough, no weight is read. */
-export function plan(settings: RunSettings, options: PrepareOptions = {}): Promise<PlannedRun> {
-  return planRun(settled(settings), options);
+export async function plan(settings: RunSettings, options: PrepareOptions = {}): Promise<PlannedRun> {
+  return await planRun(settled(settings), options);
 }
 
 /** Loss and perplexity over the held-out data, or over all data where none is held out; `steps` limits the batches. */
-export function evaluate(
+export async function evaluate(
   settings: RunSettings,
   options: EvaluateOptions = {},
   signal?: AbortSignal,
 ): Promise<EvaluateSummary> {
-  return evaluateRun(settled(settings), options, signal);
+  return await evaluateRun(settled(settings), options, signal);
 }
 
 /** A model ready to make text, for many prompts or a conversation. Close it after use. */
-export function openGenerator(settings: RunSettings, options: GenerateOptions = {}): Promise<TextGenerator> {
-  return TextGenerator.open(settled(settings), options);
+export async function openGenerator(settings: RunSettings, options: GenerateOptions = {}): Promise<TextGenerator> {
+  return await TextGenerator.open(settled(settings), options);
 }
 
 export type { TextGenerator };
@@ -156,25 +158,25 @@ export async function merge(settings: RunSettings, options: MergeOptions): Promi
       fix: "Name the folder of the adapter, or of the run that trained it.",
     });
   }
-  return exportRun(settled(settings), { format: "safetensors", ...options });
+  return await exportRun(settled(settings), { format: "safetensors", ...options });
 }
 
 /** Writes a model (with its adapter merged, if `adapter` is set) as safetensors or GGUF, or the adapter for PEFT. */
-export function exportModel(settings: RunSettings, options: ExportOptions): Promise<ExportResult> {
-  return exportRun(settled(settings), options);
+export async function exportModel(settings: RunSettings, options: ExportOptions): Promise<ExportResult> {
+  return await exportRun(settled(settings), options);
 }
 
 /** What a run's programs do, kernel by kernel in order: schedules, bytes moved, operations, and the C source. */
-export function explain(settings: RunSettings, options: PrepareOptions = {}): Promise<Explanation> {
-  return explainRun(settled(settings), options);
+export async function explain(settings: RunSettings, options: ExplainOptions = {}): Promise<Explanation> {
+  return await explainRun(settled(settings), options);
 }
 
 /** Runs some steps with every kernel timed. Nothing is written. */
-export function profile(settings: RunSettings, options: ProfileOptions): Promise<Profile> {
-  return profileRun(settled(settings), options);
+export async function profile(settings: RunSettings, options: ProfileOptions): Promise<Profile> {
+  return await profileRun(settled(settings), options);
 }
 
 /** What a run would train on: formats, lengths, packing, and the first rows token by token. */
-export function inspectData(settings: RunSettings, options: InspectOptions = {}): Promise<Inspection> {
-  return inspectRun(settled(settings), options);
+export async function inspectData(settings: RunSettings, options: InspectOptions = {}): Promise<Inspection> {
+  return await inspectRun(settled(settings), options);
 }

@@ -17,13 +17,12 @@ import { createTokenizer } from "../../src/data/tokenizer.js";
 const asset = (name: string): string => fileURLToPath(new URL(`../../assets/demo/${name}`, import.meta.url));
 
 async function texts(name: string): Promise<string[]> {
-  const lines = (await readFile(asset(name), "utf8")).trim().split("\n");
-  return lines.map((line) => (JSON.parse(line) as { text: string }).text);
+  return (await readFile(asset(name), "utf8")).trim().split("\n\n");
 }
 
 async function demoConfig(flags: Record<string, unknown> = {}): Promise<RunConfig> {
   const file = await readConfigFile(asset("demo.yaml"));
-  const places = { model: asset("base.gguf"), data: [asset("style.jsonl")], holdout: asset("style-holdout.jsonl") };
+  const places = { model: asset("base.gguf"), data: [asset("style.txt")], holdout: asset("style-holdout.txt") };
   return resolveConfig({ file, flags: { ...places, ...flags } });
 }
 
@@ -41,14 +40,14 @@ test("the model opens, and its own tokenizer gives the style's texts back", asyn
   const tokenizer = await model.loadTokenizer();
   await model.files.weights.close();
   expect(tokenizer.vocabularySize).toBe(model.files.definition.vocabularySize);
-  for (const text of [...(await texts("style.jsonl")), ...(await texts("style-holdout.jsonl"))]) {
+  for (const text of [...(await texts("style.txt")), ...(await texts("style-holdout.txt"))]) {
     expect(tokenizer.decode(tokenizer.encode(text))).toBe(text);
   }
 });
 
 test("no held-out telegram is in the training set, and no telegram is twice in it", async () => {
-  const train = await texts("style.jsonl");
-  const heldOut = await texts("style-holdout.jsonl");
+  const train = await texts("style.txt");
+  const heldOut = await texts("style-holdout.txt");
   expect(new Set(train).size).toBe(train.length);
   expect(heldOut.filter((text) => train.includes(text))).toEqual([]);
 });

@@ -3,8 +3,8 @@
  *
  *   npx tsx scripts/demo/style.ts FOLDER
  *
- * Every seventh phrase and every seventh value of a slot occur in the held-out file alone, so that a lower loss there
- * means that the style was learned and not the text.
+ * Every seventh phrase and every seventh value of a slot occur in the held-out file alone, the others in both.
+ * Telegrams are separated by blank lines.
  */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { must } from "../../src/errors.js";
 import { drawUniform } from "../../src/methods/initial.js";
 import { common, slots, subjects } from "./style-phrases.js";
 
-const sizes = { train: 620, heldOut: 48 } as const;
+const sizes = { train: 600, heldOut: 48 } as const;
 
 /** Random choices of one telegram. */
 class Choices {
@@ -41,25 +41,23 @@ class Choices {
   }
 }
 
-/** One telegram of four to nine different phrases. */
+/** One telegram: whom it is for, and four to nine different phrases. */
 function telegram(name: string, heldOut: boolean): string {
   const choices = new Choices(name, heldOut);
   const subject = must(Object.values(subjects)[choices.below(Object.keys(subjects).length)], "a subject");
   const wanted = 4 + choices.below(6);
   const phrases = new Set<string>();
   while (phrases.size < wanted) phrases.add(choices.phrase(choices.below(4) === 0 ? common : subject));
-  const text = Array.from(phrases, (phrase) => `${phrase} STOP`).join(" ");
-  return text.charAt(0).toUpperCase() + text.slice(1);
+  const address = choices.phrase(["To {title} {name} {place}"]);
+  return [address, ...phrases].map((phrase) => `${phrase} STOP`).join(" ");
 }
 
 async function write(path: string, count: number, heldOut: boolean): Promise<void> {
   const kind = heldOut ? "held-out" : "train";
-  const lines = Array.from({ length: count }, (_, index) =>
-    JSON.stringify({ text: telegram(`${kind} ${index}`, heldOut) }),
-  );
-  await writeFile(path, `${lines.join("\n")}\n`);
+  const telegrams = Array.from({ length: count }, (_, index) => telegram(`${kind} ${index}`, heldOut));
+  await writeFile(path, `${telegrams.join("\n\n")}\n`);
 }
 
 const folder = must(process.argv[2], "the folder to write to");
-await write(join(folder, "style.jsonl"), sizes.train, false);
-await write(join(folder, "style-holdout.jsonl"), sizes.heldOut, true);
+await write(join(folder, "style.txt"), sizes.train, false);
+await write(join(folder, "style-holdout.txt"), sizes.heldOut, true);

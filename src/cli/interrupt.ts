@@ -18,8 +18,8 @@ export async function interruptible<T>(
       world.abort(status.interrupted);
       return;
     }
-    world.stderr.write(`\n${said} Ctrl-C again stops at once.\n`);
     stop.abort();
+    world.stderr.write(`\n${said} Ctrl-C again stops at once.\n`);
   });
   try {
     return await action(stop.signal);

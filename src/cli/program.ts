@@ -1,10 +1,6 @@
 import { Command, CommanderError, Option } from "commander";
-import type { ConfigFile } from "../config/file.js";
 import { resolveConfig } from "../config/config.js";
 import { readConfigFile } from "../config/file.js";
-import { keyName } from "../config/names.js";
-import type { RunKey } from "../config/schema.js";
-import { runKeys } from "../config/schema.js";
 import { parseSettings } from "../methods/settings.js";
 import { thimbleVersion } from "../train/machine.js";
 import { ownFlags, runFlagsOf, toOption } from "./flags.js";
@@ -94,14 +90,8 @@ async function runVerb(verb: Verb, argv: readonly string[], terminal: Terminal):
     terminal,
     world: terminal.world,
     config: resolveConfig({ ...(file === undefined ? {} : { file }), flags: pick(false) }),
-    given: givenKeys(file, pick(false)),
     options: parseSettings(`thimble ${verb.name}`, verb.options, pick(true)),
     positionals: command.args,
   };
   return (await verb.run(context)) ?? status.ok;
-}
-
-function givenKeys(file: ConfigFile | undefined, flags: Readonly<Record<string, unknown>>): Set<RunKey> {
-  const names = new Set([...Object.keys(file?.values ?? {}), ...Object.keys(flags)].map(keyName));
-  return new Set(runKeys.filter((key) => names.has(key)));
 }

@@ -37,6 +37,8 @@ export class Display {
   stop(clear = false): void {
     if (this.#bars === undefined) return;
     if (clear && this.#bar !== undefined) this.#bars.remove(this.#bar);
+    // Lines that wait to be written would be lost.
+    this.#bars.update();
     this.#bars.stop();
     this.#bars = undefined;
     this.#bar = undefined;
@@ -47,13 +49,14 @@ export class Display {
     return new MultiBar({
       stream,
       format: `${colors.cyan("{bar}")} {text}`,
-      barsize: Math.max(8, Math.min(30, width - 72)),
+      barsize: Math.max(8, Math.min(30, width - 84)),
       barCompleteChar: "█",
       barIncompleteChar: "░",
       fps: 8,
       hideCursor: false,
       gracefulExit: false,
       linewrap: false,
+      forceRedraw: true,
     });
   }
 }

@@ -9,12 +9,16 @@ import type { Terminal } from "./terminal.js";
 import { colorsFor } from "./terminal.js";
 import { status } from "./verb.js";
 
-/** Codes (or their first words) of mistakes in the command line or the config, as against failures of the run. */
-const usageCodes =
-  /^(cli|config|settings|method|methods)(-|$)|^(out-not-empty|resume-changed|resume-steps|source-name)$/;
+/** Areas and single codes of mistakes in the command line or the config, as against failures of the run. */
+const usageAreas = /^(cli|config|settings|method|methods)(-|$)/;
+const usageCodes = [
+  ...["out-not-empty", "resume-changed", "resume-steps", "source-name", "data-usage", "adapter-method"],
+  ...["adapter-settings", "export-type", "export-adapter", "profile-target"],
+];
 
 export function exitStatus(error: unknown): number {
-  return error instanceof ThimbleError && usageCodes.test(error.code) ? status.usage : status.failed;
+  const usage = error instanceof ThimbleError && (usageAreas.test(error.code) || usageCodes.includes(error.code));
+  return usage ? status.usage : status.failed;
 }
 
 /** Any failure as a ThimbleError: what is none is a bug, or the system's refusal of something. */

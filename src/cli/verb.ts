@@ -19,8 +19,6 @@ export interface VerbContext<Options> {
   readonly world: World;
   /** The settings of the run from the config file and the flags. */
   readonly config: RunConfig;
-  /** Keys that were given, in the file or as flags: all others have their defaults. */
-  readonly given: ReadonlySet<RunKey>;
   /** The verb's own options. */
   readonly options: Options;
   readonly positionals: readonly string[];

@@ -31,6 +31,8 @@ export interface DataOptions extends IngestOptions {
   /** Rows a batch. */
   readonly batch: number;
   readonly seed: number;
+  /** Ids of token files must be below it; default that of the tokenizer. */
+  readonly vocabularySize?: number;
   /** Default: the user's cache directory. */
   readonly cacheDirectory?: string;
 }
@@ -81,7 +83,13 @@ async function openSource(
   const [first = "", ...others] = inputs;
   if (inputs.some((input) => input.startsWith(tokensPrefix))) {
     if (others.length > 0) throw usage("A token file cannot be joined with other data", inputs.join(", "));
-    const tokens = new RawTokens(first.slice(tokensPrefix.length), tokenizer?.vocabularySize);
+    const tokens = new RawTokens(first.slice(tokensPrefix.length), options.vocabularySize ?? tokenizer?.vocabularySize);
+    try {
+      tokens.checkIds();
+    } catch (error) {
+      tokens.close();
+      throw error;
+    }
     const files = [{ path: tokens.path, records: 1 }];
     return { tokens, report: { format: "token ids", files, empty: 0, ignoredFields: [], notices: [] } };
   }
@@ -123,8 +131,7 @@ function assemble(
   const heldSide = held === undefined ? sides.held : lay(held.tokens, layout, undefined).train;
   const shuffled = (options.order ?? (raw ? "sequential" : "shuffled")) === "shuffled";
   const shape = { batch: options.batch, sequence: options.sequence, padding: paddingOf(tokenizer) };
-  if (sides.train.report.trainedTokens === 0)
-    throw noTrainedToken("No token of the data is trained", toList(options.train)[0]);
+  if (sides.train.report.trainedTokens === 0) throw nothingToTrain(train, toList(options.train)[0]);
   const heldTokens = held?.tokens ?? train.tokens;
   const batches = new Batches(train.tokens, sides.train.plan, shuffled ? { ...shape, seed: options.seed } : shape);
   const evaluation =
@@ -146,6 +153,15 @@ function assemble(
     held?.tokens.close();
   };
   return { train: batches, ...evaluation, report, close };
+}
+
+function nothingToTrain({ tokens, report }: OpenSource, where: string | undefined): ThimbleError {
+  if (tokens.tokenCount > 0) return noTrainedToken("No token of the data is trained", where);
+  return new ThimbleError("data-no-trained-token", "The data holds no text", {
+    ...(where === undefined ? {} : { where }),
+    given: report.empty > 0 ? `${report.empty} records, all of them empty` : "no records",
+    fix: "Check that this is the file that was meant, and that it was written to its end.",
+  });
 }
 
 function countNotices(report: OpenSource["report"], side: Side, duplicates: number, shared: number): string[] {

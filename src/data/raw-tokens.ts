@@ -3,6 +3,8 @@ import { ThimbleError } from "../errors.js";
 import { messageOf } from "./json.js";
 import type { TokenSource } from "./token-source.js";
 
+const checkedAtOnce = 2 ** 20;
+
 /**
  * A file of little-endian token ids without header: uint32 if its name ends in `.u32`, else uint16. The whole file is
  * one record and every token counts.
@@ -58,6 +60,14 @@ export class RawTokens implements TokenSource {
       where: this.path,
       fix: "Use the tokens that were made for this model's vocabulary.",
     });
+  }
+
+  /** Reads the whole file once, so that an id out of range is found before a run begins and not in its middle. */
+  checkIds(): void {
+    const chunk = new Int32Array(Math.min(this.tokenCount, checkedAtOnce));
+    for (let start = 0; start < this.tokenCount; start += chunk.length) {
+      this.readIds(start, chunk.subarray(0, Math.min(chunk.length, this.tokenCount - start)));
+    }
   }
 
   readWeights(_start: number, into: Uint8Array): void {

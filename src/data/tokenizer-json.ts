@@ -26,6 +26,8 @@ export interface TokenizerJson {
 /** Ids above this are taken for damage: no vocabulary is near it, and an id is an index into arrays. */
 const largestId = 1 << 24;
 
+const kinds: readonly string[] = ["BPE", "Unigram", "WordPiece"];
+
 /** The one error of a tokenizer file that cannot be used. */
 export function brokenTokenizer(where: string, what: string, given?: string, cause?: unknown): ThimbleError {
   return new ThimbleError("tokenizer-broken", `The tokenizer cannot be used: ${what}`, {
@@ -43,6 +45,7 @@ export function parseTokenizerJson(value: unknown, where: string): TokenizerJson
   if (root === undefined) throw brokenTokenizer(where, "it is not a JSON object", kindOf(value));
   const model = asObject(root["model"]);
   if (model === undefined) throw brokenTokenizer(where, '"model" is not an object', kindOf(root["model"]));
+  checkKind(model, where);
   checkVocabulary(model, where);
   checkMerges(model, where);
   return {
@@ -53,6 +56,12 @@ export function parseTokenizerJson(value: unknown, where: string): TokenizerJson
     decoder: component(root, "decoder", where),
     added_tokens: parseAddedTokens(root["added_tokens"], where),
   };
+}
+
+/** Old files do not name the kind of their model: it shows in the other fields. */
+function checkKind({ type }: JsonObject, where: string): void {
+  if (type === undefined || type === null || (typeof type === "string" && kinds.includes(type))) return;
+  throw brokenTokenizer(where, `its model is of another kind than ${kinds.join(", ")}`, JSON.stringify(type));
 }
 
 function component(root: JsonObject, name: string, where: string): JsonObject | null {

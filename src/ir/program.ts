@@ -35,28 +35,28 @@ export function rootsOf(program: Program): Node[] {
   ]);
 }
 
+/** Programs are immutable, and every pass asks for their nodes. */
+const known = new WeakMap<Program, readonly Node[]>();
+
 /** All nodes that the program computes or reads, in topological order. */
-export function nodesOf(program: Program): Node[] {
-  return reachable(rootsOf(program));
+export function nodesOf(program: Program): readonly Node[] {
+  const nodes = known.get(program) ?? reachable(rootsOf(program));
+  known.set(program, nodes);
+  return nodes;
 }
 
-/** The program with every node replaced by what `replace` returns for it and its already replaced inputs. */
+/** The program (itself, if nothing changes) with every node replaced by what `replace` returns for it and its already replaced inputs. */
 export function rewriteProgram(program: Program, replace: (node: Node, inputs: readonly Node[]) => Node): Program {
-  const made = new Map<Node, Node>();
-  for (const node of reachable([
-    ...rootsOf(program),
-    ...program.gradients,
-    ...(program.loss === undefined ? [] : [program.loss]),
-  ])) {
-    made.set(
-      node,
-      replace(
-        node,
-        node.inputs.map((input) => made.get(input) ?? input),
-      ),
-    );
+  const changed = new Map<Node, Node>();
+  const roots = [...rootsOf(program), ...program.gradients, ...(program.loss === undefined ? [] : [program.loss])];
+  for (const node of reachable(roots)) {
+    const same = node.inputs.every((input) => !changed.has(input));
+    const inputs = same ? node.inputs : node.inputs.map((input) => changed.get(input) ?? input);
+    const result = replace(node, inputs);
+    if (result !== node) changed.set(node, result);
   }
-  const renew = (node: Node): Node => made.get(node) ?? node;
+  if (changed.size === 0) return program;
+  const renew = (node: Node): Node => changed.get(node) ?? node;
   return {
     ...program,
     phases: program.phases.map((phase) => ({

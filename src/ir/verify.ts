@@ -6,8 +6,8 @@ import type { Phase, Program } from "./program.js";
 import { nodesOf, rootsOf } from "./program.js";
 import { sameShape } from "./shape.js";
 
-/** Nodes are immutable, so what was found of one by one pass holds in the next. */
-const sound = new WeakSet<Node>();
+/** Nodes and programs are immutable, so what was found of one after one pass holds after the next. */
+const sound = new WeakSet<Node | Program>();
 
 /**
  * What holds for every program between passes: inputs come before their readers, node types are what the op's shape
@@ -15,6 +15,7 @@ const sound = new WeakSet<Node>();
  * in the version that holds in their phase, the loss is a scalar.
  */
 export function verifyProgram(program: Program): Program {
+  if (sound.has(program)) return program;
   for (const root of rootsOf(program)) {
     if (root.graph !== program.graph) invariant(false, `${placeOf(root, program)} belongs to another graph`);
   }
@@ -28,6 +29,7 @@ export function verifyProgram(program: Program): Program {
     program.loss === undefined || program.loss.shape.every((size) => size === 1),
     `${program.name}: loss is no scalar`,
   );
+  sound.add(program);
   return program;
 }
 
@@ -67,7 +69,8 @@ function verifyVersions(program: Program): void {
   for (const { assignments, outputs } of program.phases) {
     const targets = assignments.map(({ target }) => target);
     const effects = [...assignments.map(({ value }) => value), ...Object.values(outputs)];
-    const reads = reachable(effects).filter((node) => node.op === leafOp && !seen.has(node));
+    const nodes = program.phases.length === 1 ? nodesOf(program) : reachable(effects);
+    const reads = nodes.filter((node) => node.op === leafOp && !seen.has(node));
     for (const node of [...reads, ...targets]) {
       const { name, version } = leafAttributes(node);
       const expected = current.get(name) ?? 0;

@@ -82,13 +82,18 @@ function buildContraction(
   const joined = leaves.filter((node) => node.op === dotOp && !taken.has(node) && computeType(node) === compute);
   const whole = extent.sum && joined.includes(first) && isWanted(joined, uses);
   const root = whole ? top : first;
-  const products = whole ? joined.slice(0, extent.segments) : [first];
+  const products = whole ? someOf(joined, first, extent.segments) : [first];
   const others = whole ? leaves.filter((node) => !products.includes(node)) : [];
   const claimed = new Set(products);
   const output = extendEpilogue(root, forming, extent.epilogue);
   const accumulator = products.reduce((sum, product) => add(sum, product));
-  const epilogue = restated(output, root, others.reduce((sum, other) => add(sum, other), accumulator));
+  const epilogue = restated(
+    output,
+    root,
+    others.reduce((sum, other) => add(sum, other), accumulator),
+  );
   const epilogueInputs = epilogueOperands(epilogue, accumulator, output, forming, claimed);
+  if (whole) for (const node of sumNodes(top, leaves)) claimed.add(node);
   const { batch, m, n } = sizesOf(first);
   const operands = products.map((product) => segmentOf(product));
   const kernel: ContractionKernel = {
@@ -105,6 +110,12 @@ function buildContraction(
     outputs: [output],
   };
   return { kernel, claimed };
+}
+
+/** At most so many of the products, `first` among them, in their order. */
+function someOf(products: readonly Node[], first: Node, most: number): Node[] {
+  const others = products.filter((product) => product !== first).slice(0, most - 1);
+  return products.filter((product) => product === first || others.includes(product));
 }
 
 /** A product joins a sum only if nothing else reads it. */
@@ -174,6 +185,11 @@ function sumLeaves(top: Node, { uses, phases }: Forming): Node[] {
   };
   visit(top);
   return leaves;
+}
+
+/** The additions between the top of a sum and what it adds up. */
+function sumNodes(top: Node, leaves: readonly Node[]): Node[] {
+  return leaves.includes(top) ? [] : [top, ...top.inputs.flatMap((input) => sumNodes(input, leaves))];
 }
 
 /** The last node of the chain of sole element-wise readers above a finished sum. */

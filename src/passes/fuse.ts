@@ -52,7 +52,9 @@ function formFixed(uses: Uses): FixedKernel[] {
 /** The kernel of a fused op. */
 export function fixedKernel(node: Node): FixedKernel {
   const rounding = node.op === linearCrossEntropyOp || node.op === linearCrossEntropyGradientOp;
-  const inputs = node.inputs.map((input, index) => (rounding && index === 1 ? operandStorage(input) : storageOf(input)));
+  const inputs = node.inputs.map((input, index) =>
+    rounding && index === 1 ? operandStorage(input) : storageOf(input),
+  );
   return { kind: "fixed", node, inputs: [...new Set(inputs)], outputs: outputsOf(node) };
 }
 

@@ -25,7 +25,8 @@ export function kernelKey(kernel: Kernel): string {
     return number;
   };
   const outputs = kernel.outputs.map(describe);
-  if (kernel.kind === "contraction") lines.push(`sum ${describe(kernel.accumulator)} ${describe(kernel.epilogue)} ${kernel.compute}`);
+  if (kernel.kind === "contraction")
+    lines.push(`sum ${describe(kernel.accumulator)} ${describe(kernel.epilogue)} ${kernel.compute}`);
   if (kernel.kind === "contraction") lines.push(kernel.epilogueInputs.map(describe).join());
   return `${lines.join(";")};out ${outputs.join()}`;
 }

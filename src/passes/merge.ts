@@ -74,27 +74,37 @@ function candidates(
   return [...found].sort((a, b) => b - a);
 }
 
-/** Which kernel makes each value, as kernels are joined. */
+/** Which kernel makes each value, as kernels are joined; kernels are numbers here, for speed. */
 class Producers {
-  readonly #producers = new Map<Node, Kernel>();
+  readonly #kernels: Kernel[] = [];
+  readonly #numbers = new Map<Kernel, number>();
   /** Place in the graph of the newest value that each kernel makes. */
-  readonly #newest = new Map<Kernel, number>();
+  readonly #newest: number[] = [];
+  /** Number of the kernel that makes each value, by the value's place in the graph; -1 for none. */
+  readonly #byValue: Int32Array;
+  readonly #seen: number[] = [];
+  #search = 0;
 
   constructor(kernels: readonly Kernel[]) {
+    const last = kernels.reduce((most, { outputs }) => Math.max(most, ...outputs.map(({ id }) => id)), 0);
+    this.#byValue = new Int32Array(last + 1).fill(-1);
     for (const kernel of kernels) this.add(kernel);
   }
 
   add(kernel: Kernel): void {
+    const number = this.#kernels.push(kernel) - 1;
+    this.#numbers.set(kernel, number);
     let newest = 0;
-    for (const output of kernel.outputs) {
-      this.#producers.set(output, kernel);
-      newest = Math.max(newest, output.id);
+    for (const { id } of kernel.outputs) {
+      this.#byValue[id] = number;
+      newest = Math.max(newest, id);
     }
-    this.#newest.set(kernel, newest);
+    this.#newest.push(newest);
+    this.#seen.push(0);
   }
 
   of(value: Node): Kernel | undefined {
-    return this.#producers.get(value);
+    return this.#kernels[this.#byValue[value.id] ?? -1];
   }
 
   /**
@@ -103,16 +113,21 @@ class Producers {
    */
   dependsIndirectly(kernel: LoopsKernel, from: LoopsKernel): boolean {
     const oldest = from.outputs.reduce((least, output) => Math.min(least, output.id), Infinity);
-    const made = new Set(from.outputs);
-    const seen = new Set<Kernel>([from]);
-    const stack = kernel.inputs.filter((input) => !made.has(input));
-    for (let value = stack.pop(); value !== undefined; value = stack.pop()) {
-      const producer = this.#producers.get(value);
-      if (producer === undefined || seen.has(producer) || (this.#newest.get(producer) ?? 0) < oldest) continue;
-      seen.add(producer);
-      for (const input of producer.inputs) {
-        if (made.has(input)) return true;
-        stack.push(input);
+    const source = must(this.#numbers.get(from), "number of a kernel");
+    const search = ++this.#search;
+    const stack: number[] = [];
+    const visit = (producer: number): void => {
+      if (producer < 0 || this.#seen[producer] === search || (this.#newest[producer] ?? 0) < oldest) return;
+      this.#seen[producer] = search;
+      stack.push(producer);
+    };
+    this.#seen[source] = search;
+    for (const input of kernel.inputs) visit(this.#byValue[input.id] ?? -1);
+    for (let number = stack.pop(); number !== undefined; number = stack.pop()) {
+      for (const input of this.#kernels[number]?.inputs ?? []) {
+        const producer = this.#byValue[input.id] ?? -1;
+        if (producer === source) return true;
+        visit(producer);
       }
     }
     return false;

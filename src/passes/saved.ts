@@ -26,8 +26,7 @@ export function planSaved(program: Program, kernels: readonly Kernel[], policy: 
   if (program.loss === undefined) return { forward: new Set(kernels), recomputed: new Set() };
   const ancestors = new Set(reachable([program.loss]));
   const isForward = (kernel: Kernel): boolean =>
-    kernel.outputs.some((output) => ancestors.has(output)) &&
-    !(kernel.kind === "fixed" && kernel.node.op === linearCrossEntropyGradientOp);
+    kernel.outputs.some((output) => ancestors.has(output)) && !isLossGradient(kernel);
   const forward = new Set(kernels.filter(isForward));
   const producers = new Map<Node, Kernel>();
   for (const kernel of forward) for (const output of kernel.outputs) producers.set(output, kernel);
@@ -37,7 +36,13 @@ export function planSaved(program: Program, kernels: readonly Kernel[], policy: 
   }
   if (policy === "all") return { forward, recomputed: new Set() };
   const recomputed = policy === "cheap" ? cheapToMake(read, producers) : insideBlocks(producers, forward);
+  // The loss and its gradient are one kernel, right where the forward pass ends: what it reads is still there.
+  for (const kernel of kernels) if (isLossGradient(kernel)) for (const input of kernel.inputs) recomputed.delete(input);
   return { forward, recomputed };
+}
+
+function isLossGradient(kernel: Kernel): boolean {
+  return kernel.kind === "fixed" && kernel.node.op === linearCrossEntropyGradientOp;
 }
 
 const bytesOf = (node: Node): number => elements(node.shape) * sizeOf(node.dtype);
@@ -50,10 +55,7 @@ function cheapToMake(read: ReadonlySet<Node>, producers: ReadonlyMap<Node, Kerne
   for (const node of [...read].sort((a, b) => b.id - a.id)) {
     const kernel = must(producers.get(node), "producer");
     if (kernel.kind !== "loops" || bytesOf(node) * 32 < largest) continue;
-
-    if (kernel.inputs.every(available)) {
-      recomputed.add(node);
-    }
+    if (kernel.inputs.every(available)) recomputed.add(node);
   }
   return recomputed;
 }

@@ -58,7 +58,9 @@ function assignments(program: Program): Map<Node, Node> {
 
 /** The host reads outputs when the program has ended: what they lie in must not have been replaced by then. */
 function refuseStaleOutputs(program: Program, assigned: ReadonlyMap<Node, Node>): void {
-  const replaced = new Set(program.phases.flatMap(({ assignments }) => assignments.map((one) => versionKey(one.target))));
+  const replaced = new Set(
+    program.phases.flatMap(({ assignments }) => assignments.map((one) => versionKey(one.target))),
+  );
   for (const node of program.phases.flatMap(({ outputs }) => Object.values(outputs)).map(storageOf)) {
     const target = assigned.get(node);
     const place = target === undefined ? (node.op === leafOp ? versionKey(node) : undefined) : versionKey(target, 1);

@@ -92,7 +92,15 @@ export class DraftBuffers {
     const known = this.#leaves.get(name);
     if (known !== undefined) return known;
     const persistent = must(this.layout.buffers.get(name), `place of leaf ${name}`);
-    const draft: Draft = { name, kind: persistent.kind, bytes: persistent.bytes, start: 0, end: 0, lastRead: -1, persistent };
+    const draft: Draft = {
+      name,
+      kind: persistent.kind,
+      bytes: persistent.bytes,
+      start: 0,
+      end: 0,
+      lastRead: -1,
+      persistent,
+    };
     this.#leaves.set(name, draft);
     return draft;
   }

@@ -25,9 +25,12 @@ export function shardRoom(limits: TargetLimits, alignment: number): number {
   return limits.largestShard === Infinity ? Infinity : Math.floor(limits.largestShard / alignment) * alignment;
 }
 
+/** A number that the host sets takes this many bytes where such numbers lie side by side. */
+const scalarBytes = 8;
+
 /**
  * Places every leaf of the programs, one after another, each in the first shard that has room. Where kernels are short
- * of bindings, numbers that the host sets come first, side by side, so that one binding reaches them all.
+ * of bindings, numbers that the host sets come first, packed, so that one binding reaches them all.
  */
 export function layOutLeaves(
   leaves: Iterable<Node>,
@@ -37,23 +40,28 @@ export function layOutLeaves(
   const buffers = new Map<string, Buffer>();
   const shards: number[] = [];
   const room = shardRoom(limits, alignment);
-  for (const leaf of limits.bindings === Infinity ? leaves : scalarsFirst(leaves)) {
+  const put = (leaf: Node, bytes: number, shard: number): void => {
     const { name, role } = leafAttributes(leaf);
-    if (buffers.has(name)) continue;
-    const bytes = round(bytesOfValue(leaf), alignment);
-    checkSize(name, bytes, limits);
-    let shard = shards.findIndex((used) => used + bytes <= room);
-    if (shard < 0) shard = shards.push(0) - 1;
     const offset = shards[shard] ?? 0;
     buffers.set(name, { name, kind: kindOfRole[role], bytes, tier: "device", shard, offset, start: 0, end: Infinity });
     shards[shard] = offset + bytes;
+  };
+  const isKnown = (leaf: Node): boolean => buffers.has(leafAttributes(leaf).name);
+  const packed = limits.bindings < Infinity;
+  const all = packed ? [...leaves] : leaves;
+  if (packed) {
+    for (const leaf of all) if (isScalarInput(leaf) && !isKnown(leaf)) put(leaf, scalarBytes, 0);
+    shards[0] = round(shards[0] ?? 0, alignment);
+    checkSize("the numbers that the host sets", shards[0], limits);
+  }
+  for (const leaf of all) {
+    if (isKnown(leaf)) continue;
+    const bytes = round(bytesOfValue(leaf), alignment);
+    checkSize(leafAttributes(leaf).name, bytes, limits);
+    const first = shards.findIndex((used) => used + bytes <= room);
+    put(leaf, bytes, first < 0 ? shards.length : first);
   }
   return { buffers, bytes: shards.reduce((total, used) => total + used, 0), shards };
-}
-
-function scalarsFirst(leaves: Iterable<Node>): Node[] {
-  const all = [...leaves];
-  return [...all.filter(isScalarInput), ...all.filter((leaf) => !isScalarInput(leaf))];
 }
 
 /** Refuses what no kernel of the target could reach as one range, or what fits into no allocation. */

@@ -102,7 +102,9 @@ export function reportPrograms(
 
 function largestShards(all: readonly (readonly number[])[]): number[] {
   const count = all.reduce((most, shards) => Math.max(most, shards.length), 0);
-  return Array.from({ length: count }, (_, index) => all.reduce((most, shards) => Math.max(most, shards[index] ?? 0), 0));
+  return Array.from({ length: count }, (_, index) =>
+    all.reduce((most, shards) => Math.max(most, shards[index] ?? 0), 0),
+  );
 }
 
 const empty: ProgramReport = {

@@ -38,10 +38,10 @@ export function planSession(options: SessionOptions, facts: TargetFacts): Sessio
   for (const tokens of decodeLengths(options.decode)) {
     sources.push(buildDecode({ ...forward, tokens, capacity: must(options.decode, "decoding").capacity }));
   }
-  const compiled = sources.map((program) => compileProgram(program, { saved: options.saved }));
+  const compiled = sources.map((program) => compileProgram(program, { saved: options.saved, target: facts }));
   const leaves = new Map<string, Node>();
   for (const { program } of compiled) for (const leaf of nodesOf(program)) addLeaf(leaves, leaf);
-  const layout = layOutLeaves(leaves.values(), facts.alignment);
+  const layout = layOutLeaves(leaves.values(), facts.alignment, facts.limits);
   const plans = compiled.map(({ program, schedule }) => {
     const outputs = program.phases.reduce<Record<string, Node>>((all, phase) => ({ ...all, ...phase.outputs }), {});
     return planProgram(program.name, schedule, outputs, program.gradients, layout, facts);

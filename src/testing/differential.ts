@@ -26,7 +26,9 @@ export interface KernelDifference {
  */
 export async function compareKernels(plan: ProgramPlan, arena: Arena, pool: Pool): Promise<KernelDifference[]> {
   const lowered = lowerProgram(plan, pool.threads);
-  const library = await compileLibrary(lowered.kernels.map(({ name, source }) => ({ name, source, includes: [prelude] })));
+  const library = await compileLibrary(
+    lowered.kernels.map(({ name, source }) => ({ name, source, includes: [prelude] })),
+  );
   const differences: KernelDifference[] = [];
   const address = (offset: number): bigint => arena.address + BigInt(offset);
   for (const [index, planned] of plan.steps.entries()) {
@@ -50,7 +52,13 @@ export async function compareKernels(plan: ProgramPlan, arena: Arena, pool: Pool
       const { offset, bytes } = must(planned.outputs[place], "output");
       const actual = tensorFromBytes(node, arena.view(offset, bytes).slice());
       const difference = relativeDifference(actual.data, must(expected[place], "value").data);
-      differences.push({ step: index, kernel: entries.map((entry) => entry.kernel).join(), output: node.op.name, scope: node.scope, difference });
+      differences.push({
+        step: index,
+        kernel: entries.map((entry) => entry.kernel).join(),
+        output: node.op.name,
+        scope: node.scope,
+        difference,
+      });
     });
     for (const [from, to] of planned.copies) arena.view(to.offset, to.bytes).set(arena.view(from.offset, from.bytes));
   }

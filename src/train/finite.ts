@@ -19,6 +19,10 @@ function allFinite(bytes: Uint8Array, format: string): boolean {
   return true;
 }
 
+/** Before the first update, no setting of the training can be the cause. */
+const nothingTrained =
+  "Nothing has trained yet, so weights of the model or the adapter are likely broken: fetch them again.";
+
 /** Where a run that broke can be taken up again, as a sentence. */
 function advice(lastCheckpoint: string | undefined): string {
   const kept = lastCheckpoint === undefined ? "" : ` The last good state is in ${lastCheckpoint}.`;
@@ -29,7 +33,7 @@ function advice(lastCheckpoint: string | undefined): string {
 export function lossNotFinite(loss: number, step: number, lastCheckpoint: string | undefined): ThimbleError {
   return new ThimbleError("loss-not-finite", `The loss of step ${step} is not a finite number`, {
     given: String(loss),
-    fix: advice(lastCheckpoint),
+    fix: step === 1 ? nothingTrained : advice(lastCheckpoint),
   });
 }
 

@@ -95,7 +95,7 @@ export async function openRunData(
   }
   const tokenizer = isTokenData(config) ? undefined : await loadTokenizer();
   const options = await dataOptions(config);
-  const dataset = await openDataset(options, tokenizer);
+  const dataset = await openDataset({ ...options, vocabularySize: definition.vocabularySize }, tokenizer);
   const checked = (batches: Batches): BatchSource => ({
     batch: (index) => sessionBatch(batches.batch(index), definition.vocabularySize),
   });

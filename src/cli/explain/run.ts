@@ -14,21 +14,28 @@ import { bytesMoved, operations } from "./cost.js";
 import { scheduleText, sizeText } from "./schedule-text.js";
 import type { ExplainedKernel, ExplainedStep, ExplainedValue, Explanation } from "./types.js";
 
+export interface ExplainOptions extends PrepareOptions {
+  /** A line whose schedule is wanted. */
+  readonly line?: number;
+}
+
 /** What a run's programs do, kernel by kernel, from metadata alone. Sources are C, whichever target the run has. */
-export async function explainRun(config: RunConfig, options: PrepareOptions = {}): Promise<Explanation> {
+export async function explainRun(config: RunConfig, options: ExplainOptions = {}): Promise<Explanation> {
   const { options: session } = await planRun(config, options);
-  return explainPlan(planOnly(session));
+  return explainPlan(planOnly(session), options.line);
 }
 
 /** The same of a plan that is at hand. */
-export function explainPlan({ plans, report, options }: SessionPlan): Explanation {
+export function explainPlan({ plans, report, options }: SessionPlan, wanted?: number): Explanation {
   let line = 0;
   const uses = new Map<string, { readonly kernel: Kernel; readonly steps: ExplainedStep[] }>();
   const programs = plans.map((plan, program) => ({
     name: plan.name,
     steps: plan.steps.map((planned, place) => {
       const label = report.programs[program]?.timeline[place]?.label ?? "";
-      const step = explainStep(planned, { line: ++line, program: plan.name, label, threads: options.threads });
+      const at = { line: ++line, program: plan.name, label };
+      const schedule = line === wanted ? { schedule: scheduleText(planned.step.kernel) } : {};
+      const step = { ...explainStep(planned, { ...at, threads: options.threads }), ...schedule };
       const use = uses.get(step.kernel) ?? { kernel: planned.step.kernel, steps: [] };
       use.steps.push(step);
       uses.set(step.kernel, use);

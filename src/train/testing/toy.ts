@@ -1,6 +1,7 @@
 import type { WeightSource } from "../../io/weight-source.js";
 import type { Optimizer } from "../../optim/types.js";
 import { schedule } from "../../optim/schedules.js";
+import { layOutLeaves } from "../../plan/plan.js";
 import { reportPrograms } from "../../plan/report.js";
 import type { PersistentTensor, Session, SessionBatch, SessionOptions, StepResult } from "../../session/types.js";
 import type { ModelDefinition } from "../../models/types.js";
@@ -13,7 +14,7 @@ const length = 4;
 
 /** A session without a model: momentum descent towards targets that the batches give, in f32. */
 export class ToySession implements Session {
-  readonly report = reportPrograms([], { buffers: new Map(), bytes: 3 * width * 4 }, []);
+  readonly report = reportPrograms([], layOutLeaves([], 64), []);
   readonly arenaBytes = 3 * width * 4;
   readonly target = "interpret";
   readonly threads = 1;

@@ -1,2 +1,0 @@
-/** The page of all commands, made from the values that declare them. */
-import { format } from "prettier";
