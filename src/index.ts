@@ -51,7 +51,7 @@ export type { ExplainedKernel, ExplainedProgram, ExplainedStep, Explanation } fr
 export type { KernelProfile, Profile, ProfileOptions } from "./cli/explain/profile.js";
 export type { ExplainOptions } from "./cli/explain/run.js";
 export { examineMachine } from "./cli/doctor/examine.js";
-export type { MachineReport } from "./cli/doctor/examine.js";
+export type { MachineReport } from "./cli/doctor/types.js";
 export type { GenerationSettings } from "./config/generation.js";
 export type { RunConfig } from "./config/schema.js";
 export type { ChatMessage } from "./data/chat-template.js";

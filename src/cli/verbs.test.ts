@@ -1,41 +1,13 @@
-import { execFile, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { stringify } from "yaml";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { writeTinyModel, writeTokens } from "../train/testing/tiny-folder.js";
-import { Terminal } from "./terminal.js";
+import { beforeAll, describe, expect, it } from "vitest";
+import { runCli } from "./program.js";
 import { fakeWorld, jsonOf, run } from "./testing/run.js";
-import { runDemo } from "./verbs/demo.js";
+import { workspace } from "./testing/workspace.js";
 
-let folder = "";
-const place = (name: string): string => join(folder, name);
-const text = "It was the best of times, it was the worst of times, it was the age of wisdom. ";
-
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "thimble-verbs-"));
-  await writeTinyModel(place("model"));
-  await writeTokens(place("ids.u16"), 4000, 420);
-  await writeFile(place("text.txt"), text.repeat(40));
-  const messages = [
-    { role: "user", content: "Hello?" },
-    { role: "assistant", content: "Good day." },
-  ];
-  await writeFile(place("chat.jsonl"), Array(20).fill(JSON.stringify({ messages })).join("\n"));
-});
-afterAll(async () => {
-  await rm(folder, { recursive: true, force: true });
-});
-
-/** Flags of a tiny run; interpreted, so that nothing is compiled. */
-function tiny(...more: string[]): string[] {
-  const size = ["--batch", "2", "--seq", "16", "--steps", "3", "--target", "interpret", "--threads", "1"];
-  return ["--model", place("model"), "--data", `tokens:${place("ids.u16")}`, ...size, ...more];
-}
+const { place, tiny } = workspace();
 
 const total = (composition: Record<string, number>): number =>
   Object.values(composition).reduce((sum, bytes) => sum + bytes, 0);
@@ -138,7 +110,6 @@ describe("train", () => {
         if (said.includes("Ctrl-C again")) interrupt();
       },
     });
-    const { runCli } = await import("./program.js");
     await runCli(["train", ...tiny("--out", place("twice"))], world);
     expect(written.aborted).toBe(130);
   });
@@ -289,119 +260,5 @@ describe("eval, generate, chat, merge, export, data", () => {
     const refused = await run(["data", "--model", place("model"), "--data", place("mute.jsonl"), "--json"]);
     expect(refused.status).toBe(1);
     expect(jsonOf(refused)).toHaveProperty("error.code");
-  });
-});
-
-describe("explain", () => {
-  it("lists every kernel in order with what it costs, and shows one with loops and source", async () => {
-    const { programs, kernels } = jsonOf(await run(["explain", ...tiny("--json")])) as {
-      programs: { steps: { line: number; kind: string; kernel: string; bytesMoved: number; operations: number }[] }[];
-      kernels: { name: string; lines: number[] }[];
-    };
-    const steps = programs.flatMap((program) => program.steps);
-    expect(steps.map(({ line }) => line)).toEqual(steps.map((_, index) => index + 1));
-    expect(kernels.flatMap(({ lines }) => lines)).toHaveLength(steps.length);
-    expect(steps.every(({ bytesMoved }) => bytesMoved > 0)).toBe(true);
-    for (const kind of ["loops", "contraction", "fixed"]) {
-      const step = steps.find((one) => one.kind === kind);
-      const shown = await run(["explain", String(step?.line), "--source", ...tiny()]);
-      expect(shown.status).toBe(0);
-      expect(shown.stdout).toContain(step?.kernel);
-      expect(shown.stdout).toMatch(/threads/);
-      expect(shown.stdout).toMatch(/\{[^}]*\}/);
-    }
-    const [first] = kernels;
-    const named = await run(["explain", first?.name ?? "", ...tiny()]);
-    expect(named.stdout).toMatch(/runs \d+ times/);
-    expect(await run(["explain", first?.name.slice(0, -4) ?? "", ...tiny()])).toEqual(named);
-    expect((await run(["explain", "99999", ...tiny()])).status).toBe(2);
-    expect((await run(["explain", "nothing_like_it", ...tiny()])).status).toBe(2);
-  });
-
-  it("counts what a LoRA step multiplies", async () => {
-    const { kernels } = jsonOf(await run(["explain", ...tiny("--method", "full", "--json")])) as {
-      kernels: { kind: string; operations: number }[];
-    };
-    const products = kernels.filter(({ kind }) => kind === "contraction").reduce((sum, one) => sum + one.operations, 0);
-    // Forward, and the gradients of inputs and weights: each layer's weights times tokens, twice for multiply and add.
-    const perBlock = 32 * 32 * 2 + 2 * 32 * 16 + 3 * 32 * 64;
-    const forward = 2 * 32 * 2 * perBlock;
-    expect(products).toBe(3 * forward);
-  });
-
-  it("times the kernels of a compiled run", async () => {
-    const args = ["explain", "--profile", "2", ...tiny("--target", "c", "--json")];
-    const outcome = await run(args);
-    expect(outcome.stderr).not.toMatch(/error/);
-    const { kernels, stepSeconds, steps } = jsonOf(outcome) as {
-      kernels: { seconds: number; runs: number }[];
-      stepSeconds: number;
-      steps: number;
-    };
-    expect(steps).toBe(2);
-    expect(stepSeconds).toBeGreaterThan(0);
-    expect(kernels.some(({ seconds }) => seconds > 0)).toBe(true);
-    expect(kernels.every(({ runs }) => runs > 0)).toBe(true);
-    const refused = await run(["explain", "--profile", "2", ...tiny("--json")]);
-    expect(jsonOf(refused)).toMatchObject({ error: { code: "profile-target" } });
-  });
-});
-
-describe("demo", () => {
-  it("shows text and loss before and after, and where the adapter is", async () => {
-    const config = { model: "file:../model", data: "../text.txt", holdout: 0.1, evalEvery: 0 };
-    const size = { batch: 2, seq: 16, steps: 6, lr: 0.05 };
-    await mkdir(place("demo"));
-    await writeFile(join(place("demo"), "demo.yaml"), stringify({ ...config, ...size }));
-    const { world, written } = fakeWorld();
-    const options = { prompt: "It was", out: place("demo-out"), threads: 1, target: "interpret" as const };
-    expect(await runDemo(place("demo"), new Terminal(world, true), options)).toBe(0);
-    const result = jsonOf({ status: 0, ...written }) as Record<"before" | "after", { loss: number; text: string }> & {
-      result: string;
-    };
-    expect(result.after.loss).toBeLessThan(result.before.loss);
-    expect(existsSync(join(result.result, "adapter_config.json"))).toBe(true);
-    for (const part of ["Before", "After", "held-out loss", "adapter in"]) expect(written.stderr).toContain(part);
-  });
-
-  it("says so where its files are missing", async () => {
-    const { world } = fakeWorld();
-    const options = { prompt: "", out: place("nowhere"), threads: 1, target: "interpret" as const };
-    await expect(runDemo(place("absent"), new Terminal(world, false), options)).rejects.toThrow(/files are not here/);
-  });
-});
-
-describe("the program as a process", () => {
-  const main = fileURLToPath(new URL("./main.ts", import.meta.url));
-  const command = ["--import", "tsx", main];
-
-  it("prints one line, and its status is the process's", async () => {
-    const { stdout } = await promisify(execFile)(process.execPath, [...command, "methods", "--json"]);
-    expect(JSON.parse(stdout)).toHaveProperty("methods");
-    const failed = promisify(execFile)(process.execPath, [...command, "trian"]);
-    await expect(failed).rejects.toMatchObject({ code: 2 });
-  });
-
-  it("survives a reader that goes away", async () => {
-    const child = spawn(process.execPath, [...command, "config"], { stdio: ["ignore", "pipe", "pipe"] });
-    child.stdout.once("data", () => child.stdout.destroy());
-    const status = await new Promise((resolve) => child.once("exit", resolve));
-    expect(status).toBe(0);
-  });
-
-  it("leaves a checkpoint at SIGINT and exits with 130", async () => {
-    const out = place("signal");
-    const args = [...command, "train", ...tiny("--steps", "100000", "--out", out, "--json")];
-    const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"] });
-    let said = "";
-    child.stderr.on("data", (chunk: Buffer) => {
-      if (!said.includes("step 1/") && (said += chunk.toString()).includes("step 1/")) child.kill("SIGINT");
-    });
-    let printed = "";
-    child.stdout.on("data", (chunk: Buffer) => (printed += chunk.toString()));
-    const status = await new Promise((resolve) => child.once("close", resolve));
-    expect(status).toBe(130);
-    expect(jsonOf({ status: 130, stdout: printed, stderr: said })).toMatchObject({ interrupted: true });
-    expect((await readdir(out)).some((name) => name.startsWith("checkpoint-"))).toBe(true);
   });
 });

@@ -22,10 +22,12 @@ export function randomBits(key: { low: Node; high: Node }, stream: number | Node
   const word = (value: number): Node => constant(graph, value >>> 0, [count], "u32");
   const use = typeof stream === "number" ? word(stream) : expand(stream, [count]);
   let counter: Node[] = [iota(graph, [count], 0, "u32"), expand(step, [count]), use, word(0)];
-  let keys: [Node, Node] = [expand(key.low, [count]), expand(key.high, [count])];
+  // The round's key stays a scalar until it is used, so that no array of keys is ever made.
+  const keyOf = (base: Node, step: number, round: number): Node =>
+    expand(add(base, constant(graph, Math.imul(step, round) >>> 0, [], "u32")), [count]);
   for (let round = 0; round < rounds; round++) {
+    const keys = [keyOf(key.low, weyl[0], round), keyOf(key.high, weyl[1], round)] as const;
     counter = philoxRound(counter as [Node, Node, Node, Node], keys, word);
-    keys = [add(keys[0], word(weyl[0])), add(keys[1], word(weyl[1]))];
   }
   return reshape(counter[0] as Node, shape);
 }

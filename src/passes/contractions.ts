@@ -242,7 +242,7 @@ function epilogueOperands(
     seen.add(node);
     // Nodes made by restating have no readers of their own in the program: they are inside.
     const own = uses.soleConsumer(node) !== undefined && phases.of(node) === phases.of(output);
-    const inside = node === epilogue || node.id > lastOf(uses) || own;
+    const inside = node === epilogue || !uses.has(node) || own;
     if (inside && isAligned(node) && sameShape(node.shape, epilogue.shape) && !taken.has(node) && !claimed.has(node)) {
       claimed.add(node);
       node.inputs.forEach(visit);
@@ -258,10 +258,6 @@ function epilogueOperands(
 /** A cast to a wider type is made again by each reader, never stored for several. */
 function isWidening(node: Node): boolean {
   return node.op === castOp && sizeOf(must(node.inputs[0], "operand").dtype) < sizeOf(node.dtype);
-}
-
-function lastOf(uses: Uses): number {
-  return uses.nodes.at(-1)?.id ?? 0;
 }
 
 function isBroadcastRow(node: Node): boolean {

@@ -27,9 +27,19 @@ export function fuse(program: Program, fits: Fits = () => true): Kernel[] {
   const known = new Set(contractions.flatMap((kernel) => kernel.outputs));
   const stored = chooseStored(uses, needed, known);
   const loops = formAllLoops(stored, known, fits);
-  return [...mergeLoops(loops, [...contractions, ...fixed], { program, phases, fits }), ...contractions, ...fixed].sort(
-    byPlace,
-  );
+  const merged = mergeLoops(loops, [...contractions, ...fixed], { program, phases, fits });
+  const roots = new Set([...uses.roots, ...phases.kept].map(storageOf));
+  return withoutPrivate([...merged, ...contractions, ...fixed], roots).sort(byPlace);
+}
+
+/** Values that only the kernel which makes them reads need no memory: they stay inside it. */
+function withoutPrivate(kernels: readonly Kernel[], roots: ReadonlySet<Node>): Kernel[] {
+  const read = new Set(kernels.flatMap((kernel) => kernel.inputs));
+  return kernels.map((kernel) => {
+    if (kernel.kind !== "loops") return kernel;
+    const outputs = kernel.outputs.filter((output) => roots.has(output) || read.has(output));
+    return outputs.length === kernel.outputs.length ? kernel : { ...kernel, outputs };
+  });
 }
 
 /** Where a kernel stands in the order of the graph: after everything that it reads. */
@@ -96,22 +106,27 @@ interface Inline {
   readonly cost: number;
   /** Values in memory, about as large as the value itself, that its expression reads. */
   readonly reads: ReadonlySet<Node>;
+  /** Whether it reads anything but scalars: a function of the element's index alone is made again everywhere. */
+  readonly touches: boolean;
 }
 
 function inlineOf(node: Node, inline: ReadonlyMap<Node, Inline>): Inline {
   const reads = new Set<Node>();
   let cost = heavyOps[node.op.name] ?? (node.op.lowering.kind === "elementwise" ? 1 : 0);
+  let touches = false;
   for (const input of node.inputs.map(storageOf)) {
     const inner = inline.get(input);
     cost += inner?.cost ?? 0;
+    touches ||= inner?.touches ?? (input.op.lowering.kind !== "index" && elements(input.shape) > 1);
     if (inner !== undefined) for (const read of inner.reads) reads.add(read);
     else if (elements(input.shape) * 2 > elements(node.shape) && input.op.lowering.kind !== "index") reads.add(input);
   }
-  return { cost, reads };
+  return { cost, reads, touches };
 }
 
 /** Reading three values in each of two places is more traffic than storing one; sums along a model would grow and grow. */
-function isDearAndShared(node: Node, { cost, reads }: Inline, uses: Uses): boolean {
+function isDearAndShared(node: Node, { cost, reads, touches }: Inline, uses: Uses): boolean {
+  if (!touches) return false;
   const readers = readersOf(node, uses);
   if (readers.length > 1 && reads.size > 2) return true;
   if (cost < 8) return false;

@@ -156,7 +156,7 @@ class Versions {
 /** Smaller runs first among what is ready: updates at once, then the order of the graph. */
 function priority(kernel: Kernel, assigned: ReadonlyMap<Node, Node>, split: ForwardBackward): number {
   if (split.forward.has(kernel)) return placeOf(kernel);
-  const updates = kernel.outputs.every((output) => assigned.has(output));
+  const updates = kernel.outputs.some((output) => assigned.has(output));
   return updates ? -1 : placeOf(kernel);
 }
 

@@ -7,17 +7,25 @@ export class Uses {
   readonly nodes: readonly Node[];
   readonly roots: ReadonlySet<Node>;
   readonly #consumers = new Map<Node, Node[]>();
+  readonly #present: Uint8Array;
 
   constructor(program: Program) {
     this.nodes = nodesOf(program);
     this.roots = new Set(rootsOf(program));
+    this.#present = new Uint8Array((this.nodes.at(-1)?.id ?? 0) + 1);
     for (const node of this.nodes) {
+      this.#present[node.id] = 1;
       for (const input of new Set(node.inputs)) {
         const list = this.#consumers.get(input);
         if (list === undefined) this.#consumers.set(input, [node]);
         else list.push(node);
       }
     }
+  }
+
+  /** Whether a node is part of the program. */
+  has(node: Node): boolean {
+    return this.#present[node.id] === 1;
   }
 
   consumers(node: Node): readonly Node[] {

@@ -30,6 +30,36 @@ test("buffers that are alive together never overlap, and the extent is their end
   );
 });
 
+test("shards are never overrun, keep what they held, and are opened only when the others are full", () => {
+  const largest = 40 * 64;
+  const used = fc.array(
+    fc.integer({ min: 0, max: 40 }).map((units) => units * 64),
+    { maxLength: 3 },
+  );
+  const small = interval.map((item) => ({ ...item, bytes: Math.min(item.bytes, largest) }));
+  fc.assert(
+    fc.property(fc.array(small, { maxLength: 40 }), used, (intervals, taken) => {
+      const { shards, offsets, sizes, extent } = placeIntervals(intervals, { used: taken, largest });
+      const placed = intervals
+        .map((item, index) => ({ ...item, shard: shards[index] ?? NaN, offset: offsets[index] ?? NaN }))
+        .filter(({ bytes }) => bytes > 0);
+      for (const a of placed) {
+        expect(a.offset).toBeGreaterThanOrEqual(taken[a.shard] ?? 0);
+        expect(a.offset + a.bytes).toBeLessThanOrEqual(sizes[a.shard] ?? 0);
+        for (const b of placed) {
+          if (a === b || a.shard !== b.shard || a.end < b.start || b.end < a.start) continue;
+          expect(a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset).toBe(true);
+        }
+      }
+      for (const size of sizes) expect(size).toBeLessThanOrEqual(largest);
+      const total = (list: readonly number[]): number => list.reduce((sum, bytes) => sum + bytes, 0);
+      expect(extent).toBe(total(sizes) - total(taken));
+      const opened = sizes.slice(taken.length);
+      if (total(intervals.map(({ bytes }) => bytes)) <= largest) expect(opened.length).toBeLessThanOrEqual(1);
+    }),
+  );
+});
+
 test("the bound is the most bytes alive at one step", () => {
   expect(
     largestLive([

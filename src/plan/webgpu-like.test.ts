@@ -11,6 +11,7 @@ import { makeOptimizer } from "../optim/registry.js";
 import type { TrainingOptions } from "../step/build.js";
 import { buildEvaluation, buildTraining } from "../step/build.js";
 import { buildDecode } from "../step/decode.js";
+import { kernelKey } from "../passes/kernel-key.js";
 import { compileProgram } from "../passes/pipeline.js";
 import type { SavedPolicy } from "../passes/saved.js";
 import { executePlan, interpretFacts } from "../targets/interpret/execute.js";
@@ -52,9 +53,8 @@ function planFor(source: Program, facts: TargetFacts, saved: SavedPolicy): Plann
   return { leaves, layout, plan: planProgram("step", schedule, outputs, program.gradients, layout, facts) };
 }
 
-/** Everything that a step leaves behind: each leaf's bytes and each output's, by name. */
-function run(source: Program, facts: TargetFacts, saved: SavedPolicy): Map<string, Uint8Array> {
-  const { leaves, layout, plan } = planFor(source, facts, saved);
+/** Everything that a step leaves behind: each leaf's value and each output's, by name. */
+function run({ leaves, layout, plan }: Planned): Map<string, Uint8Array> {
   const memory = new ShardedMemory(plan.shards);
   const next = sequence(1);
   const place = (leaf: Node): Uint8Array =>
@@ -82,15 +82,25 @@ describe("a target with WebGPU's limits", () => {
   test.each(cases)("computes $method with saved values '$saved' in $activation to the bit", (entry) => {
     const { method, saved, activation } = entry;
     const source = (): Program => must(buildTraining(options(tinyLlama(), method, activation)).programs[0], "program");
-    const expected = run(source(), interpretFacts, saved);
+    const expected = run(planFor(source(), interpretFacts, saved));
     expect(expected.size).toBeGreaterThan(20);
     for (const limits of [webgpuLimits, tight, tighter]) {
       const facts = webgpuLikeFacts(limits);
-      const { plan } = planFor(source(), facts, saved);
-      expect(checkBindings(plan, facts)).toEqual([]);
-      const actual = run(source(), facts, saved);
+      const planned = planFor(source(), facts, saved);
+      expect(checkBindings(planned.plan, facts)).toEqual([]);
+      const actual = run(planned);
       for (const [name, bits] of expected) expect(actual.get(name), name).toEqual(bits);
     }
+  });
+
+  test.each(["lora", "full"])("of which there are none, nothing changes (%s)", (method) => {
+    const source = must(buildTraining(options(tinyLlama(), method, "bf16")).programs[0], "program");
+    const keys = (target: TargetFacts | undefined): string[] =>
+      compileProgram(source, { saved: "cheap", ...(target === undefined ? {} : { target }) }).schedule.steps.map(
+        ({ kernel }) => kernelKey(kernel),
+      );
+    expect(keys(interpretFacts)).toEqual(keys(undefined));
+    expect(keys(webgpuLikeFacts(tight)).length).toBeGreaterThan(keys(undefined).length);
   });
 
   test("spreads over several shards where one is too small, and over no more than it needs", () => {

@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { bytes } from "../format.js";
-import type { MachineReport } from "./examine.js";
+import type { MachineReport } from "./types.js";
 
 const little = 2 * 2 ** 30;
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import type { RunConfig } from "../../index.js";
 import { evaluate, generate, plan, readConfig, ThimbleError, train } from "../../index.js";
-import { duration } from "../format.js";
+import { duration, wrapped } from "../format.js";
 import { interruptible } from "../interrupt.js";
 import { Display } from "../progress.js";
 import type { Terminal } from "../terminal.js";
@@ -16,7 +16,7 @@ import { outcomeJson, printOutcome, trainEvents } from "./train.js";
 /** The package's folder, from the sources as from what is built. */
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 
-const sampling = { maxTokens: 60, temperature: 0.7, topK: 40, seed: 1 };
+const sampling = { maxTokens: 80, temperature: 0.7, topK: 40, seed: 1 };
 
 /** The demo's settings, with the paths of its files made whole. */
 async function demoConfig(folder: string, out: string): Promise<RunConfig> {
@@ -56,12 +56,13 @@ async function freshFolder(name: string): Promise<string> {
   }
 }
 
-function printSample(title: string, prompt: string, text: string, { print, colors }: PrintingTerminal): void {
-  const lines = `${colors.dim(prompt)}${text.trimEnd()}`.split("\n").map((line) => `  ${line}`);
-  print(`\n${colors.bold(title)}\n${lines.join("\n")}`);
+function printSample(title: string, prompt: string, text: string, terminal: Terminal): void {
+  const { colors, width } = terminal;
+  const lines = `${prompt}${text.trimEnd()}`
+    .split("\n")
+    .flatMap((line) => (line === "" ? [""] : wrapped(line, width - 2)));
+  terminal.print(["", colors.bold(title), ...lines.map((line) => `  ${line}`.trimEnd())].join("\n"));
 }
-
-type PrintingTerminal = Pick<Terminal, "colors"> & { readonly print: (text: string) => void };
 
 export const demoVerb = defineVerb({
   name: "demo",
@@ -71,7 +72,7 @@ export const demoVerb = defineVerb({
     "memory plan, the training, and loss and text before and after. Needs no network.",
   settings: ["threads", "target"],
   options: z.strictObject({
-    prompt: z.string().default("The captain").describe("Text to go on from, before and after"),
+    prompt: z.string().default("To Captain Ahab").describe("Text to go on from, before and after"),
     out: z
       .string()
       .min(1)
@@ -80,7 +81,7 @@ export const demoVerb = defineVerb({
   }),
   examples: [
     { command: "demo", purpose: "the whole tour" },
-    { command: 'demo --prompt "The whale"', purpose: "with other words to start from" },
+    { command: 'demo --prompt "To Miss Starbuck"', purpose: "with other words to start from" },
   ],
   run: ({ terminal, config: { threads, target }, options }) =>
     runDemo(join(root, "assets", "demo"), terminal, { ...options, threads, target }),
@@ -97,10 +98,10 @@ export async function runDemo(folder: string, terminal: Terminal, options: DemoO
   const out = await freshFolder(options.out);
   const config = { ...(await demoConfig(folder, out)), threads: options.threads, target: options.target };
   const base = { ...config, adapter: undefined };
-  const printing = { colors: terminal.colors, print: terminal.print.bind(terminal) };
   terminal.print(headline(await plan(config)).join("\n"));
+  terminal.status("asking the base model for some text (the first time, this compiles)");
   const before = await generate(base, { prompt: options.prompt, ...sampling });
-  printSample("Before", options.prompt, before.text, printing);
+  printSample("Before", options.prompt, before.text, terminal);
   terminal.print();
   const display = new Display(terminal);
   const said = "Stopping after this step.";
@@ -115,9 +116,10 @@ export async function runDemo(folder: string, terminal: Terminal, options: DemoO
     return status.interrupted;
   }
   const adapted = { ...config, adapter: result.result };
+  terminal.status("measuring on held-out text");
   const measured = await evaluate({ ...adapted, steps: undefined }, { compare: true });
   const after = await generate(adapted, { prompt: options.prompt, ...sampling });
-  printSample("After", options.prompt, after.text, printing);
+  printSample("After", options.prompt, after.text, terminal);
   const { loss, perplexity, before: old = { loss: NaN, perplexity: NaN } } = measured;
   const { bold } = terminal.colors;
   terminal.print(

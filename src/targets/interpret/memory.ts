@@ -4,6 +4,7 @@ import { elements } from "../../ir/shape.js";
 import type { Tensor, TensorData } from "../../ir/tensor.js";
 import { leafAttributes, leafOp } from "../../ops/leaves.js";
 import { compileDecoder } from "../../storage/decoder.js";
+import { bytesOf } from "../../storage/format.js";
 import { storageFormat } from "../../storage/registry.js";
 
 /** Bytes of an arena; `offset` is from the start of the shard. */
@@ -15,7 +16,8 @@ export function tensorFromBytes(node: Node, bytes: Uint8Array): Tensor {
   const count = elements(shape);
   if (node.op === leafOp && leafAttributes(node).format !== dtype) {
     const data = new Float32Array(count);
-    compileDecoder(storageFormat(leafAttributes(node).format))(bytes, data);
+    const format = storageFormat(leafAttributes(node).format);
+    compileDecoder(format)(bytes.subarray(0, bytesOf(format, shape)), data);
     return { shape, dtype, data };
   }
   return { shape, dtype, data: numbersFrom(dtype, bytes, count) };

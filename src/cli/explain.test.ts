@@ -1,0 +1,60 @@
+import { describe, expect, it } from "vitest";
+import { jsonOf, run } from "./testing/run.js";
+import { workspace } from "./testing/workspace.js";
+
+const { tiny } = workspace();
+
+describe("explain", () => {
+  it("lists every kernel in order with what it costs, and shows one with loops and source", async () => {
+    const { programs, kernels } = jsonOf(await run(["explain", ...tiny("--json")])) as {
+      programs: { steps: { line: number; kind: string; kernel: string; bytesMoved: number; operations: number }[] }[];
+      kernels: { name: string; lines: number[] }[];
+    };
+    const steps = programs.flatMap((program) => program.steps);
+    expect(steps.map(({ line }) => line)).toEqual(steps.map((_, index) => index + 1));
+    expect(kernels.flatMap(({ lines }) => lines)).toHaveLength(steps.length);
+    expect(steps.every(({ bytesMoved }) => bytesMoved > 0)).toBe(true);
+    for (const kind of ["loops", "contraction", "fixed"]) {
+      const step = steps.find((one) => one.kind === kind);
+      const shown = await run(["explain", String(step?.line), "--source", ...tiny()]);
+      expect(shown.status).toBe(0);
+      expect(shown.stdout).toContain(step?.kernel);
+      expect(shown.stdout).toMatch(/threads/);
+      expect(shown.stdout).toMatch(/\{[^}]*\}/);
+    }
+    const [first] = kernels;
+    const named = await run(["explain", first?.name ?? "", ...tiny()]);
+    expect(named.stdout).toMatch(/runs \d+ times/);
+    expect(await run(["explain", first?.name.slice(0, -4) ?? "", ...tiny()])).toEqual(named);
+    expect((await run(["explain", "99999", ...tiny()])).status).toBe(2);
+    expect((await run(["explain", "nothing_like_it", ...tiny()])).status).toBe(2);
+  });
+
+  it("counts what a LoRA step multiplies", async () => {
+    const { kernels } = jsonOf(await run(["explain", ...tiny("--method", "full", "--json")])) as {
+      kernels: { kind: string; operations: number }[];
+    };
+    const products = kernels.filter(({ kind }) => kind === "contraction").reduce((sum, one) => sum + one.operations, 0);
+    // Forward, and the gradients of inputs and weights: each layer's weights times tokens, twice for multiply and add.
+    const perBlock = 32 * 32 * 2 + 2 * 32 * 16 + 3 * 32 * 64;
+    const forward = 2 * 32 * 2 * perBlock;
+    expect(products).toBe(3 * forward);
+  });
+
+  it("times the kernels of a compiled run", async () => {
+    const args = ["explain", "--profile", "2", ...tiny("--target", "c", "--json")];
+    const outcome = await run(args);
+    expect(outcome.stderr).not.toMatch(/error/);
+    const { kernels, stepSeconds, steps } = jsonOf(outcome) as {
+      kernels: { seconds: number; runs: number }[];
+      stepSeconds: number;
+      steps: number;
+    };
+    expect(steps).toBe(2);
+    expect(stepSeconds).toBeGreaterThan(0);
+    expect(kernels.some(({ seconds }) => seconds > 0)).toBe(true);
+    expect(kernels.every(({ runs }) => runs > 0)).toBe(true);
+    const refused = await run(["explain", "--profile", "2", ...tiny("--json")]);
+    expect(jsonOf(refused)).toMatchObject({ error: { code: "profile-target" } });
+  });
+});
