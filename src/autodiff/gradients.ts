@@ -32,7 +32,9 @@ export function gradients(loss: Node, wanted: readonly Node[]): Node[] {
   for (const node of nodes.reverse()) {
     const outputs = collected.get(node);
     if (outputs === undefined || !needed.has(node)) continue;
-    loss.graph.inScope("backward", () => propagate(node, outputs, needed, collected));
+    loss.graph.inScope("backward", () => {
+      propagate(node, outputs, needed, collected);
+    });
   }
   return wanted.map((node) => collected.get(node)?.[0] ?? constant(loss.graph, 0, node.shape));
 }

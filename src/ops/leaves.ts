@@ -40,7 +40,7 @@ export function leaf(graph: Graph, type: LeafType): Node {
   return graph.add(leafOp, [], { name, role, shape, dtype, format: type.format ?? dtype, version: type.version ?? 0 });
 }
 
-export interface LeafAttributes extends Required<LeafType> {}
+export type LeafAttributes = Required<LeafType>;
 
 export function leafAttributes(node: Node): LeafAttributes {
   return node.attributes as unknown as LeafAttributes;

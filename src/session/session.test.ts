@@ -137,7 +137,9 @@ describe("compiled to C", () => {
   test.each(variants)("%s in f32 agrees with the interpreter", async (_name, overrides) => {
     const compiled = await train(options({ ...overrides, target: "c" }), { poison: true });
     const oracle = await train(options({ ...overrides, target: "interpret" }), { poison: true });
-    expect(relativeDifference(compiled.losses, oracle.losses)).toBeLessThan(1e-5);
+    expect(relativeDifference(compiled.losses.slice(0, 1), oracle.losses.slice(0, 1))).toBeLessThan(2e-6);
+    // Adam turns the sign of a rounding error into a whole step where a gradient is nearly zero.
+    expect(relativeDifference(compiled.losses, oracle.losses)).toBeLessThan(5e-5);
     expect(compiled.losses[0]).toBeGreaterThan(must(compiled.losses[2], "loss") - 1);
     if (overrides.clip !== undefined)
       expect(relativeDifference(compiled.norms as number[], oracle.norms as number[])).toBeLessThan(1e-4);

@@ -77,7 +77,7 @@ export function buildForward(
 class AdapterLeaves implements AdaptContext {
   readonly adapters = new Map<string, { tensor: AdapterTensor; node: Node }>();
   readonly fixedLeaves = new Map<string, Node>();
-  #streams = 0;
+  readonly #streams = new Map<string, number>();
 
   constructor(
     readonly graph: Graph,
@@ -108,10 +108,12 @@ class AdapterLeaves implements AdaptContext {
   }
 
   /** Inverted dropout; the mask is made again from its bits wherever it is read, never stored. */
-  dropout(x: Node, p: number, _place: string): Node {
+  dropout(x: Node, p: number, place: string): Node {
     if (this.scalars === undefined || p === 0) return x;
     const { seedLow, seedHigh, step } = this.scalars;
-    const stream = streamLeaf(this.graph, dropoutStreams + this.#streams++);
+    const number = this.#streams.get(place) ?? this.#streams.size;
+    this.#streams.set(place, number);
+    const stream = streamLeaf(this.graph, dropoutStreams + number);
     const bits = randomBits({ low: seedLow, high: seedHigh }, stream, step, x.shape);
     return cast(select(less(uniformFrom(bits), p), 0, multiply(cast(x, "f32"), 1 / (1 - p))), x.dtype);
   }
