@@ -1,5 +1,6 @@
 /**
- * Writes docs/cli.md from the values that declare the commands and their settings.
+ * Writes docs/cli.md from the values that declare the commands and their settings, and renews the dumps and tables on
+ * the other pages.
  *
  *   npx tsx scripts/docs.ts [--check]
  *
@@ -12,6 +13,7 @@ import type { AnyFlag } from "../src/cli/flags.js";
 import { explainFlag, flagTerm, groups, ownFlags, runFlagsOf } from "../src/cli/flags.js";
 import type { Verb } from "../src/cli/verb.js";
 import { verbs } from "../src/cli/verbs.js";
+import { renewPages } from "./docs-pages.js";
 
 export const pagePath = fileURLToPath(new URL("../docs/cli.md", import.meta.url));
 
@@ -105,6 +107,11 @@ async function main(): Promise<void> {
   } else if ((await readFile(pagePath, "utf8").catch(() => "")) !== page) {
     process.stderr.write("docs/cli.md is out of date: npx tsx scripts/docs.ts\n");
     process.exitCode = 1;
+  }
+  const check = process.argv.includes("--check");
+  for (const name of renewPages({ check })) {
+    process.stderr.write(check ? `docs/${name} is out of date: npx tsx scripts/docs.ts\n` : `wrote docs/${name}\n`);
+    if (check) process.exitCode = 1;
   }
 }
 
