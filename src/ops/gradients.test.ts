@@ -15,6 +15,8 @@ import { linearCrossEntropy } from "./cross-entropy.js";
 import { dot } from "./dot.js";
 import { erf } from "./erf.js";
 import { gather, scatterAdd, scatterWrite } from "./gather.js";
+import { symmetricEigen } from "./symmetric-eigen.js";
+import { topK } from "./top-k.js";
 import * as layout from "./layout.js";
 import { leaf } from "./leaves.js";
 import { detach, reduceMaximum } from "./reduce.js";
@@ -103,6 +105,13 @@ const cases: readonly Case[] = [
   product("stacks, Aᵀ Bᵀ", [2, 4, 3], [2, 2, 4], true, true),
   { op: "gather", inputs: [grid, integers([2, 0, 2, 7, -1])], build: gather },
   { op: "scatterAdd", inputs: [grid, integers([2, 0, 2, 7]), { shape: [4, 4] }], build: scatterAdd },
+  ...(["largest", "smallest", "magnitude"] as const).map((by) => ({
+    op: "topK",
+    name: by,
+    inputs: [grid],
+    build: (x: Node) =>
+      topK(x, { count: 2, by, order: by === "smallest" ? ("index" as const) : ("rank" as const) }).values,
+  })),
   attend("causal", 5, [], () => ({ scale })),
   attend("all keys visible", 5, [], () => ({ scale, causal: false })),
   attend("sliding window", 5, [], () => ({ scale, window: 2 })),
@@ -226,7 +235,13 @@ describe("gradients agree with finite differences in f64", () => {
 
   it("covers every op", async () => {
     const names = [...new Set((await allOps()).map((op) => op.name))].sort();
-    const covered = new Set([...cases.map(({ op }) => op), ...Object.keys(constants), "detach", "scatterWrite"]);
+    const covered = new Set([
+      ...cases.map(({ op }) => op),
+      ...Object.keys(constants),
+      "detach",
+      "scatterWrite",
+      "symmetricEigen",
+    ]);
     expect(names.length).toBeGreaterThan(40);
     expect(names.filter((name) => !covered.has(name))).toEqual([]);
     expect([...covered].filter((name) => !names.includes(name))).toEqual([]);
@@ -252,6 +267,15 @@ describe("where no gradient passes", () => {
     const inputs = [grid, integers([1]), { shape: [1, 4] }];
     const { loss, drawn } = build({ op: "scatterWrite", inputs, build: scatterWrite });
     expect(() => gradients(loss, drawn)).toThrow("no gradient rule");
+  });
+
+  it("symmetricEigen refuses gradients", () => {
+    const { loss, drawn } = build({
+      op: "symmetricEigen",
+      inputs: [{ shape: [3, 3] }],
+      build: (x) => symmetricEigen(x).values,
+    });
+    expect(() => gradients(loss, drawn)).toThrow(/symmetricEigen/);
   });
 
   it("linearCrossEntropy refuses gradients by its row weights", () => {

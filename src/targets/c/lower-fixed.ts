@@ -2,7 +2,12 @@ import { must, ThimbleError } from "../../errors.js";
 import type { Node } from "../../ir/node.js";
 import { attentionAttributes, attentionBackwardOp, attentionOp, attentionSizes } from "../../ops/attention.js";
 import { linearCrossEntropyGradientOp, linearCrossEntropyOp } from "../../ops/cross-entropy.js";
+import type { OpDefinition } from "../../ir/op.js";
+import { elements } from "../../ir/shape.js";
 import { scatterAddOp, scatterWriteOp } from "../../ops/gather.js";
+import { symmetricEigenOp } from "../../ops/symmetric-eigen.js";
+import type { TopKOptions } from "../../ops/top-k.js";
+import { topKOp } from "../../ops/top-k.js";
 import { operandStorage } from "../../passes/contractions.js";
 import type { FixedKernel } from "../../passes/kernels.js";
 import { storageOf } from "../../passes/kernels.js";
@@ -15,6 +20,8 @@ import { crossEntropyArguments, renderCrossEntropy } from "./cross-entropy.js";
 import type { GeneratedKernel } from "./entries.js";
 import { denseType, sizeAt, storageForm } from "./lower-operand.js";
 import { renderScatter, scatterWords } from "./scatter.js";
+import { eigenWords, eigenWorkspace, renderSymmetricEigen } from "./symmetric-eigen.js";
+import { renderTopK, topKWords, topKWorkspace } from "./top-k.js";
 
 /** A word of a kernel before buffers have addresses: a number, an input, an output, or the workspace. */
 export type SymbolicWord =
@@ -39,9 +46,8 @@ export function inputWord(kernel: { readonly inputs: readonly Node[] }, node: No
 
 export function lowerFixed(kernel: FixedKernel, threads: number): LoweredKernel {
   const { op } = kernel.node;
-  if (op === attentionOp || op === attentionBackwardOp) return lowerAttention(kernel, threads);
-  if (op === linearCrossEntropyOp || op === linearCrossEntropyGradientOp) return lowerCrossEntropy(kernel, threads);
-  if (op === scatterAddOp || op === scatterWriteOp) return lowerScatter(kernel);
+  const lower = lowerings.get(op);
+  if (lower !== undefined) return lower(kernel, threads);
   throw new ThimbleError("target-kernel-missing", `The C target has no kernel for ${op.name}`, {
     where: kernel.node.scope,
   });
@@ -164,3 +170,45 @@ function lowerScatter(kernel: FixedKernel): LoweredKernel {
     inPlace: [shared ? [] : [place]],
   };
 }
+
+function lowerTopK(kernel: FixedKernel, threads: number): LoweredKernel {
+  const { node } = kernel;
+  const { count, by, order } = node.attributes as unknown as TopKOptions;
+  const x = must(node.inputs[0], "operand");
+  const length = must(x.shape.at(-1), "row");
+  const words = topKWords<SymbolicWord>({
+    x: inputWord(kernel, x),
+    values: { output: 0 },
+    places: { output: 1 },
+    workspace,
+    rows: elements(x.shape) / length,
+    length,
+    count,
+  });
+  const workspaceBytes = topKWorkspace(count, threads);
+  return { generated: renderTopK({ by, order }), words, workspaceBytes, inPlace: kernel.outputs.map(() => absent) };
+}
+
+function lowerSymmetricEigen(kernel: FixedKernel): LoweredKernel {
+  const matrix = must(kernel.node.inputs[0], "operand");
+  const size = sizeAt(matrix, 0);
+  const places = { matrix: inputWord(kernel, matrix), values: { output: 0 }, vectors: { output: 1 } };
+  return {
+    generated: renderSymmetricEigen(),
+    words: eigenWords<SymbolicWord>({ ...places, workspace, size }),
+    workspaceBytes: eigenWorkspace(size),
+    inPlace: kernel.outputs.map(() => absent),
+  };
+}
+
+/** The hand-made kernels, by op. */
+const lowerings = new Map<OpDefinition, (kernel: FixedKernel, threads: number) => LoweredKernel>([
+  [attentionOp, lowerAttention],
+  [attentionBackwardOp, lowerAttention],
+  [linearCrossEntropyOp, lowerCrossEntropy],
+  [linearCrossEntropyGradientOp, lowerCrossEntropy],
+  [scatterAddOp, lowerScatter],
+  [scatterWriteOp, lowerScatter],
+  [topKOp, lowerTopK],
+  [symmetricEigenOp, lowerSymmetricEigen],
+]);
