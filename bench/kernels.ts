@@ -16,6 +16,9 @@ import {
   crossEntropyArguments,
   crossEntropyWorkspace,
   renderCrossEntropy,
+  renderWeightGradient,
+  weightGradientArguments,
+  weightGradientWorkspace,
   type CrossEntropySpec,
 } from "../src/targets/c/cross-entropy.js";
 import { Kernels, Memory } from "../src/testing/c/harness.js";
@@ -105,12 +108,12 @@ const losses: readonly (readonly [string, CrossEntropySpec])[] = (["f32", "bf16"
   return [
     [`${type} loss`, loss],
     [`${type} loss, dx`, { ...loss, inputGradient: type }],
-    [`${type} loss, dx, dW`, { ...loss, inputGradient: type, weightGradient: true }],
+    [`${type} dW`, { ...loss, normalizers: true }],
   ] as const;
 });
 const rendered = [
   ...used.map((spec) => renderContraction(spec)),
-  ...losses.map(([, spec]) => renderCrossEntropy(spec)),
+  ...losses.map(([, spec]) => (spec.normalizers === true ? renderWeightGradient(spec) : renderCrossEntropy(spec))),
 ];
 const kernels = new Kernels([...rendered.map(({ source }) => source), peakSource], flags);
 
@@ -153,7 +156,7 @@ function measure(layout: Layout, variant: (typeof variants)[number], m: number, 
   return (2 * m * n * k) / seconds / 1e9;
 }
 
-/** GFLOP/s of the products that the results need: one for the loss, one more for each gradient. */
+/** GFLOP/s of the products that are made: one for the loss, two for the loss with dx and for dW. */
 function measureLoss(spec: CrossEntropySpec, rows: number, depth: number, vocabulary: number): number {
   const bytes = bytesOf(spec.x);
   const memories = [
@@ -165,8 +168,10 @@ function measureLoss(spec: CrossEntropySpec, rows: number, depth: number, vocabu
     rows * depth * bytes,
   ];
   const [x, w, labels, weights, nll, dx] = memories.map((size) => new Memory(size));
-  const dw = new Memory(spec.weightGradient === true ? vocabulary * depth * 4 : 4);
-  const workspace = new Memory(crossEntropyWorkspace(spec, { rows, depth, vocabulary }, threads));
+  const late = spec.normalizers === true;
+  const dw = new Memory(late ? vocabulary * depth * 4 : 4);
+  const sizes = { rows, depth, vocabulary };
+  const workspace = new Memory((late ? weightGradientWorkspace : crossEntropyWorkspace)(spec, sizes, threads));
   const all = [x, w, labels, weights, nll, dx, dw, workspace].filter((memory) => memory !== undefined);
   for (const { data } of all) data.fill(0x3c);
   new Int32Array(labels?.data.buffer ?? new ArrayBuffer(0), labels?.data.byteOffset, rows).fill(7);
@@ -174,16 +179,26 @@ function measureLoss(spec: CrossEntropySpec, rows: number, depth: number, vocabu
     address: memory?.address ?? 0n,
     rowStride: depth,
   });
-  const words = crossEntropyArguments<bigint | number>({
-    ...{ rows, depth, vocabulary, workspace: workspace.address, x: at(x), weight: at(w) },
-    ...{ labels: at(labels).address, rowWeights: at(weights).address, nll: at(nll).address },
-    ...{ inputGradient: at(dx), weightGradient: at(dw) },
-  });
-  const seconds = kernels.run(renderCrossEntropy(spec).name, words, threads, Math.min(repeats, 3));
+  const operands = {
+    ...{ ...sizes, workspace: workspace.address, x: at(x), weight: at(w) },
+    ...{ labels: at(labels).address, rowWeights: at(weights).address },
+  };
+  const perRow = at(nll).address;
+  const words = late
+    ? weightGradientArguments<bigint | number>({
+        ...operands,
+        ...{ normalizer: perRow, miss: perRow, weightGradient: at(dw) },
+      })
+    : crossEntropyArguments<bigint | number>({
+        ...operands,
+        ...{ nll: perRow, inputGradient: at(dx), normalizer: 0, miss: 0 },
+      });
+  const { name } = late ? renderWeightGradient(spec) : renderCrossEntropy(spec);
+  const seconds = kernels.run(name, words, threads, Math.min(repeats, 3));
   all.forEach((memory) => {
     memory.free();
   });
-  const products = 1 + (spec.inputGradient === undefined ? 0 : 1) + (spec.weightGradient === true ? 1 : 0);
+  const products = late || spec.inputGradient !== undefined ? 2 : 1;
   return (2 * rows * depth * vocabulary * products) / seconds / 1e9;
 }
 

@@ -1,158 +1,191 @@
 /**
- * Thimble and PyTorch in turn on one machine, the same model, tokens, batch and steps.
+ * Thimble and every variant of PyTorch in turn on one machine: the same model, tokens, batch and steps.
  *
- *   npx tsx bench/side-by-side.ts --bench BENCH.PY --python PYTHON --data DIR --row lora:f32:4:256 [--row …]
- *     [--variant eager|checkpoint|compile …] [--rounds 3] [--steps 8] [--out bench/results/side-by-side.json]
+ *   npx tsx bench/side-by-side.ts --marks MARKS.JSON --bench BENCH.PY --python PYTHON --data DIR
+ *     [--row lora-bf16-4x256 …] [--variant thimble:default|thimble:min|pytorch:eager|… …] [--rounds 3] [--steps 8]
+ *     [--timeout 900] [--again] [--estimate] [--no-build]
  *
- * BENCH.PY is the yardstick's script, DIR the folder that its prepare.py wrote. Nothing else may run meanwhile.
+ * Each measurement is a line of bench/results/side-by-side.jsonl the moment it exists; what stands there already is not
+ * measured again, so that an interrupted run goes on, and rows can be run in several sittings. `--again` forgets the
+ * chosen rows first, `--estimate` only says how long the rest would take. After each row the summary
+ * (side-by-side.json) is renewed; `npx tsx bench/table.ts` makes the tables and plots of it. bench/README.md says what
+ * the files hold. Nothing else may run meanwhile.
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { fromHuggingFaceConfig } from "../src/models/registry.js";
+import { flopsPerToken } from "./flops.js";
 import { describeMachine } from "./machine.js";
-
-interface Measurement {
-  readonly tokensPerSecond: number;
-  readonly peakMiB: number;
-  readonly losses: readonly number[];
-}
-
-interface Row {
-  readonly method: string;
-  readonly dtype: string;
-  readonly batch: number;
-  readonly length: number;
-  readonly variant: string;
-  readonly thimble: readonly Measurement[];
-  readonly pytorch: readonly Measurement[];
-  /** Medians over the rounds, Thimble over PyTorch. */
-  readonly speedRatio: number;
-  readonly memoryRatio: number;
-}
+import { measurePeak } from "./peak.js";
+import { MeasurementLog } from "./side-by-side/log.js";
+import type { Measurement } from "./side-by-side/log.js";
+import { endChildrenOnInterrupt } from "./side-by-side/process.js";
+import type { Contender, Marks, Row } from "./side-by-side/rows.js";
+import { contendersOf, readMarks, roughSeconds, rowName } from "./side-by-side/rows.js";
+import type { Rig } from "./side-by-side/run.js";
+import { measure } from "./side-by-side/run.js";
+import type { SummaryFacts } from "./side-by-side/summary.js";
+import { summariseAll } from "./side-by-side/summary.js";
 
 const { values } = parseArgs({
   options: {
+    marks: { type: "string" },
     bench: { type: "string" },
     python: { type: "string", default: "python3" },
     data: { type: "string" },
-    row: { type: "string", multiple: true, default: ["lora:f32:4:256"] },
-    variant: { type: "string", multiple: true, default: ["eager"] },
+    row: { type: "string", multiple: true },
+    variant: { type: "string", multiple: true },
     rounds: { type: "string", default: "3" },
     steps: { type: "string", default: "8" },
+    threads: { type: "string", default: String(cpus().length) },
+    timeout: { type: "string", default: "900" },
     out: { type: "string", default: "bench/results/side-by-side.json" },
+    log: { type: "string" },
+    again: { type: "boolean", default: false },
+    estimate: { type: "boolean", default: false },
+    "no-build": { type: "boolean", default: false },
   },
 });
-const { bench, python, data } = values;
-if (bench === undefined || data === undefined) {
-  console.error("skipped: give --bench (the yardstick's bench.py) and --data (the folder its prepare.py wrote)");
-  process.exit(2);
+
+function git(...parameters: string[]): string {
+  return execFileSync("git", parameters, { encoding: "utf8" }).trim();
 }
 
-function lastLine(text: string): string {
-  return text.trim().split("\n").at(-1) ?? "";
-}
-
-function runPyTorch(method: string, dtype: string, batch: string, length: string, variant: string): Measurement {
-  const flags = variant === "eager" ? [] : variant.split("+").map((flag) => `--${flag}`);
-  const args = [
-    String(bench),
-    method,
-    String(data),
-    "--dtype",
-    dtype,
-    "--batch",
-    batch,
-    "--seq",
-    length,
-    "--steps",
-    values.steps,
-    ...flags,
-  ];
-  const line = lastLine(
-    execFileSync(python, args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"], maxBuffer: 1 << 26 }),
-  );
-  const result = JSON.parse(line) as { tokens_per_s: number; peak_mb: number; losses: number[] };
-  return { tokensPerSecond: result.tokens_per_s, peakMiB: result.peak_mb, losses: result.losses };
-}
-
-function runThimble(method: string, dtype: string, batch: string, length: string): Measurement {
-  const out = mkdtempSync(join(tmpdir(), "thimble-bench-"));
-  const flags = {
-    model: `file:${String(data)}/smollm2`,
-    data: `tokens:${String(data)}/tokens.u16`,
-    method,
-    dtype,
-    batch,
-    seq: length,
-  };
-  const settings = { ...flags, steps: values.steps, lr: "1e-4", out: join(out, "run") };
-  const args = [
-    "dist/cli/main.js",
-    "train",
-    "--json",
-    ...Object.entries(settings).flatMap(([key, value]) => [`--${key}`, value]),
-  ];
+/** The commit at hand, with a + where files differ from it; "unknown" outside a repository. */
+function commitOf(): string {
   try {
-    const text = execFileSync(process.execPath, args, {
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "ignore"],
-      maxBuffer: 1 << 26,
-    });
-    const result = JSON.parse(lastLine(text)) as {
-      losses: number[];
-      tokensPerSecond: number;
-      peak: { rssBytes: number };
-    };
-    return { tokensPerSecond: result.tokensPerSecond, peakMiB: result.peak.rssBytes / 2 ** 20, losses: result.losses };
-  } finally {
-    rmSync(out, { recursive: true, force: true });
+    return `${git("rev-parse", "--short", "HEAD")}${git("status", "--porcelain") === "" ? "" : "+"}`;
+  } catch {
+    return "unknown";
   }
 }
 
-function median(numbers: readonly number[]): number {
-  const sorted = [...numbers].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1
-    ? (sorted[middle] ?? NaN)
-    : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
+interface Task {
+  readonly row: Row;
+  readonly contender: Contender;
+  readonly round: number;
 }
 
-const rows: Row[] = [];
-for (const row of values.row) {
-  const [method = "lora", dtype = "f32", batch = "4", length = "256"] = row.split(":");
-  for (const variant of values.variant) {
-    const thimble: Measurement[] = [];
-    const pytorch: Measurement[] = [];
-    for (let round = 0; round < Number(values.rounds); round++) {
-      thimble.push(runThimble(method, dtype, batch, length));
-      pytorch.push(runPyTorch(method, dtype, batch, length, variant));
-      console.error(`${row} ${variant} round ${round + 1}: ${JSON.stringify([thimble.at(-1), pytorch.at(-1)])}`);
-    }
-    const speedRatio =
-      median(thimble.map((one) => one.tokensPerSecond)) / median(pytorch.map((one) => one.tokensPerSecond));
-    const memoryRatio = median(thimble.map((one) => one.peakMiB)) / median(pytorch.map((one) => one.peakMiB));
-    rows.push({
-      method,
-      dtype,
-      batch: Number(batch),
-      length: Number(length),
-      variant,
-      thimble,
-      pytorch,
-      speedRatio,
-      memoryRatio,
-    });
-  }
-}
-const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
-const result = { version, date: new Date().toISOString().slice(0, 10), machine: describeMachine(), rows };
-mkdirSync(dirname(values.out), { recursive: true });
-writeFileSync(values.out, `${JSON.stringify(result, undefined, 2)}\n`);
-for (const row of rows) {
-  const { method, dtype, batch, length, variant, speedRatio, memoryRatio } = row;
-  console.log(
-    `${method} ${dtype} ${batch}x${length} against ${variant}: ${speedRatio.toFixed(2)} x speed, ${memoryRatio.toFixed(2)} x memory`,
+const label = ({ peer, variant }: Contender): string => `${peer}:${variant}`;
+
+/** Whether it was not tried, for want of something that a later version may have. */
+const isSkipped = ({ failure }: Measurement): boolean => failure?.startsWith("skipped") === true;
+
+/** What is still to be measured, in order: row by row, round by round, the contenders in turn. */
+function tasksOf(marks: Marks, done: readonly Measurement[], rounds: number, steps: number): Task[] {
+  const isDone = ({ row, contender, round }: Task): boolean =>
+    done.some(
+      (one) =>
+        one.row === rowName(row) &&
+        label(one) === label(contender) &&
+        one.steps === steps &&
+        (one.round === round ? !isSkipped(one) : one.failure !== undefined && !isSkipped(one)),
+    );
+  const chosen = marks.rows.filter((row) => values.row?.includes(rowName(row)) ?? true);
+  return chosen.flatMap((row) =>
+    Array.from({ length: rounds }, (_, round) => round + 1).flatMap((round) =>
+      contendersOf(row)
+        .filter((contender) => values.variant?.includes(label(contender)) ?? true)
+        .map((contender): Task => ({ row, contender, round }))
+        .filter((task) => !isDone(task)),
+    ),
   );
 }
+
+/** Seconds of a process like this one: measured before, or guessed. */
+function secondsOf({ row, contender }: Task, done: readonly Measurement[], steps: number): number {
+  const known = done.find((one) => one.row === rowName(row) && label(one) === label(contender) && one.steps === steps);
+  return known?.seconds ?? roughSeconds(row, contender, steps);
+}
+
+function printEstimate(tasks: readonly Task[], done: readonly Measurement[], steps: number): void {
+  const minutes = new Map<string, number>();
+  for (const task of tasks) {
+    const name = rowName(task.row);
+    minutes.set(name, (minutes.get(name) ?? 0) + secondsOf(task, done, steps) / 60);
+  }
+  for (const [name, own] of minutes) console.error(`${name.padEnd(20)} about ${own.toFixed(0)} minutes`);
+  const all = [...minutes.values()].reduce((sum, own) => sum + own, 0);
+  console.error(`${tasks.length} processes, about ${all.toFixed(0)} minutes`);
+}
+
+/** What the summary needs to know beside the measurements. */
+function factsOf(data: string, threads: number): SummaryFacts {
+  const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
+  const config = JSON.parse(readFileSync(join(data, "smollm2", "config.json"), "utf8")) as Record<string, unknown>;
+  const definition = fromHuggingFaceConfig(config);
+  return {
+    version,
+    machine: describeMachine(),
+    peak: measurePeak(threads),
+    flopsOf: ({ method, seq }) => flopsPerToken(definition, method, seq),
+  };
+}
+
+function writeSummary(marks: Marks, log: MeasurementLog, facts: SummaryFacts): void {
+  mkdirSync(dirname(values.out), { recursive: true });
+  writeFileSync(values.out, `${JSON.stringify(summariseAll(marks, log.read(), facts), undefined, 2)}\n`);
+}
+
+async function runTasks(tasks: readonly Task[], rig: Rig, log: MeasurementLog, summarise: () => void): Promise<void> {
+  const sitting = new Date().toISOString();
+  const commit = commitOf();
+  const failed = new Set<string>();
+  for (const [place, { row, contender, round }] of tasks.entries()) {
+    const name = rowName(row);
+    if (failed.has(`${name} ${label(contender)}`)) continue;
+    const started = performance.now();
+    const result = await measure(row, contender, rig);
+    const seconds = (performance.now() - started) / 1000;
+    if ("failure" in result) failed.add(`${name} ${label(contender)}`);
+    const time = new Date().toISOString();
+    log.append({ row: name, ...contender, round, steps: rig.steps, sitting, time, commit, seconds, ...result });
+    const said =
+      "failure" in result
+        ? result.failure
+        : `${result.figures.tokensPerSecond.toFixed(1)} tokens/s, ${result.figures.peakMiB.toFixed(0)} MiB`;
+    console.error(
+      `[${place + 1}/${tasks.length}] ${name} round ${round} ${label(contender)}: ${said} (${seconds.toFixed(0)} s)`,
+    );
+    summarise();
+  }
+}
+
+async function main(): Promise<number> {
+  const { marks: marksPath, bench, python, data } = values;
+  if (marksPath === undefined || bench === undefined || data === undefined) {
+    console.error(
+      "skipped: give --marks (the rows), --bench (the yardstick's bench.py) and --data (the folder its prepare.py wrote)",
+    );
+    return 2;
+  }
+  const marks = readMarks(marksPath);
+  const names = marks.rows.map(rowName);
+  const unknown = (values.row ?? []).filter((name) => !names.includes(name));
+  if (unknown.length > 0) {
+    console.error(`there is no row ${unknown.join(", ")}; there are ${names.join(", ")}`);
+    return 2;
+  }
+  const log = new MeasurementLog(values.log ?? values.out.replace(/(\.json)?$/, ".jsonl"));
+  if (values.again) log.drop(new Set(values.row ?? names));
+  const [rounds, steps] = [Number(values.rounds), Number(values.steps)];
+  const tasks = tasksOf(marks, log.read(), rounds, steps);
+  printEstimate(tasks, log.read(), steps);
+  if (values.estimate) return 0;
+  if (!values["no-build"])
+    execFileSync("npm", ["run", "--silent", "build"], { stdio: ["ignore", "inherit", "inherit"] });
+  const rig = { bench, python, data, steps, threads: Number(values.threads), seconds: Number(values.timeout) };
+  const facts = factsOf(data, rig.threads);
+  const summarise = (): void => {
+    writeSummary(marks, log, facts);
+  };
+  summarise();
+  await runTasks(tasks, rig, log, summarise);
+  return 0;
+}
+
+endChildrenOnInterrupt();
+process.exitCode = await main();

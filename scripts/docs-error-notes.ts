@@ -44,6 +44,9 @@ export const errorNotes: Readonly<Record<string, string>> = {
   "tensor-missing": "The file belongs to another model, or is incomplete; the error names the nearest tensor.",
   "tensor-unknown": "Use a name of the session's `tensors`.",
   "tokenizer-unreadable": "Check the path of the tokenizer and its permissions.",
+  "trajectory-format": "Give a `trajectory.json` that a zeroth-order run wrote.",
+  "trajectory-length": "The file is cut off or damaged: use another copy.",
+  "transfer-no-file": "Load the session's weights before running a program.",
   "unbound-leaf": "Give the interpreter a value for every leaf of the graph.",
   "weights-not-finite": diverged,
 };

@@ -14,12 +14,3 @@ test("the README's commands are verbs and flags that exist", () => {
     for (const flag of words.filter((word) => word.startsWith("--"))) expect(reference).toContain(`\`${flag} `);
   }
 });
-
-test("the README's figures are those of the committed measurement", () => {
-  const file = readFileSync(new URL("../bench/results/side-by-side.json", import.meta.url), "utf8");
-  const { rows } = JSON.parse(file) as { rows: { speedRatio: number; memoryRatio: number }[] };
-  for (const { speedRatio, memoryRatio } of rows) {
-    expect(readme).toContain(`| ${speedRatio.toFixed(2)} |`);
-    expect(readme).toContain(`| ${memoryRatio.toFixed(2)} |`);
-  }
-});

@@ -8,6 +8,8 @@ export interface ErrorDetail {
   readonly where?: string;
   /** What to do about it. */
   readonly fix?: string;
+  /** Numbers that a program needs of the error, by name; they are part of its JSON. */
+  readonly facts?: Readonly<Record<string, number>>;
   readonly cause?: unknown;
 }
 
@@ -18,6 +20,7 @@ export class ThimbleError extends Error {
   readonly expected: string | undefined;
   readonly where: string | undefined;
   readonly fix: string | undefined;
+  readonly facts: Readonly<Record<string, number>>;
 
   constructor(code: string, message: string, detail: ErrorDetail = {}) {
     super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
@@ -27,6 +30,7 @@ export class ThimbleError extends Error {
     this.expected = detail.expected;
     this.where = detail.where;
     this.fix = detail.fix;
+    this.facts = detail.facts ?? {};
   }
 
   /** The error as a person reads it: one fact a line. */
@@ -39,10 +43,13 @@ export class ThimbleError extends Error {
     return lines.join("\n");
   }
 
-  toJSON(): Record<string, string> {
-    const { code, message, given, expected, where, fix } = this;
-    const entries = Object.entries({ code, message, given, expected, where, fix });
-    return Object.fromEntries(entries.filter((entry): entry is [string, string] => entry[1] !== undefined));
+  toJSON(): Record<string, string | number> {
+    const { code, message, given, expected, where, fix, facts } = this;
+    const entries: [string, string | number | undefined][] = [
+      ...Object.entries({ code, message, given, expected, where, fix }),
+      ...Object.entries(facts),
+    ];
+    return Object.fromEntries(entries.filter((entry): entry is [string, string | number] => entry[1] !== undefined));
   }
 }
 

@@ -34,6 +34,9 @@ import { methods as registered } from "./methods/registry.js";
 import { parseSettings } from "./methods/settings.js";
 import type { EvaluateOptions, EvaluateSummary } from "./train/evaluate.js";
 import { evaluate as evaluateRun } from "./train/evaluate.js";
+import type { CompareEvents } from "./train/compare/compare.js";
+import { compareMethods, contestantsOf } from "./train/compare/compare.js";
+import type { Comparison } from "./train/compare/types.js";
 import type { ExportOptions, ExportResult } from "./train/export/export.js";
 import { exportModel as exportRun } from "./train/export/export.js";
 import type { GenerateOptions, Generation } from "./train/generate.js";
@@ -48,7 +51,8 @@ import type { PeakMemory, TrainEvents, TrainResult } from "./train/types.js";
 export { ThimbleError };
 export type { ErrorDetail } from "./errors.js";
 export type { ExplainedKernel, ExplainedProgram, ExplainedStep, Explanation } from "./cli/explain/types.js";
-export type { KernelProfile, Profile, ProfileOptions } from "./cli/explain/profile.js";
+export type { MachineLimits } from "./cli/explain/limits.js";
+export type { GroupProfile, KernelProfile, Profile, ProfileOptions, TimeShare } from "./cli/explain/profile.js";
 export type { ExplainOptions } from "./cli/explain/run.js";
 export { examineMachine } from "./cli/doctor/examine.js";
 export type { MachineReport } from "./cli/doctor/types.js";
@@ -58,6 +62,8 @@ export type { ChatMessage } from "./data/chat-template.js";
 export type { Inspection } from "./data/inspect.js";
 export type { MethodDescription } from "./methods/describe.js";
 export type { Composition, MemoryReport, ProgramReport } from "./plan/report.js";
+export type { CompareEvents } from "./train/compare/compare.js";
+export type { ComparedMethod, ComparedRun, Comparison, RefusedMethod, Spread } from "./train/compare/types.js";
 export type { EvaluateOptions, EvaluateSummary } from "./train/evaluate.js";
 export type { ExportFormat, ExportOptions, ExportResult, ExportType } from "./train/export/export.js";
 export type { GenerateOptions, Generation } from "./train/generate.js";
@@ -96,6 +102,20 @@ export async function train(
   signal?: AbortSignal,
 ): Promise<TrainResult> {
   return await trainRun(settled(settings), events, signal);
+}
+
+/**
+ * Trains with each of several methods (or combinations, as `qlora+mezo`) and each seed, and measures all on the same
+ * held-out data. Runs leave their folders in `out`; what is refused is listed with its reason.
+ */
+export async function compare(
+  settings: RunSettings,
+  { methods: names, seeds = [0] }: { readonly methods: readonly string[]; readonly seeds?: readonly number[] },
+  events: CompareEvents = {},
+  signal?: AbortSignal,
+): Promise<Comparison> {
+  const config = settled(settings);
+  return await compareMethods(config, contestantsOf(names, config.set), seeds, events, signal);
 }
 
 /** The memory that a run will take, to the byte, from metadata alone: a config.json is enough, no weight is read. */

@@ -45,8 +45,12 @@ describe("explain", () => {
     const args = ["explain", "--profile", "2", ...tiny("--target", "c", "--json")];
     const outcome = await run(args);
     expect(outcome.stderr).not.toMatch(/error/);
-    const { kernels, stepSeconds, steps } = jsonOf(outcome) as {
-      kernels: { seconds: number; runs: number }[];
+    type Times = { seconds: number; runs: number; ofLimit: number };
+    const { kernels, groups, total, limits, stepSeconds, steps } = jsonOf(outcome) as {
+      kernels: (Times & { group: string; limit: string })[];
+      groups: (Times & { group: string })[];
+      total: Times;
+      limits: { f32: number; bf16: number; bandwidth: number };
       stepSeconds: number;
       steps: number;
     };
@@ -54,6 +58,22 @@ describe("explain", () => {
     expect(stepSeconds).toBeGreaterThan(0);
     expect(kernels.some(({ seconds }) => seconds > 0)).toBe(true);
     expect(kernels.every(({ runs }) => runs > 0)).toBe(true);
+    expect(Math.min(limits.f32, limits.bandwidth)).toBeGreaterThan(1e8);
+    expect(limits.bf16).toBeGreaterThanOrEqual(limits.f32);
+    expect(kernels.every(({ ofLimit, seconds }) => (seconds > 0 ? ofLimit > 0 : ofLimit === 0))).toBe(true);
+    // Groups and the total are sums of the kernels, and least times stay sums as well.
+    for (const one of [...groups, { group: undefined, ...total }]) {
+      const members = kernels.filter(({ group }) => one.group === undefined || group === one.group);
+      const sum = (of: (kernel: Times) => number): number => members.reduce((all, kernel) => all + of(kernel), 0);
+      expect(one.runs).toBe(sum(({ runs }) => runs));
+      expect(one.seconds).toBeCloseTo(sum(({ seconds }) => seconds));
+      expect(one.ofLimit * one.seconds).toBeCloseTo(sum((kernel) => kernel.ofLimit * kernel.seconds));
+    }
+    expect(groups.map(({ group }) => group)).toEqual(
+      expect.arrayContaining(["products", "attention", "loss", "loops"]),
+    );
+    const shown = await run(["explain", "--profile", "1", ...tiny("--target", "c")]);
+    expect(shown.stdout).toMatch(/all kernels\nlimits measured on \d+ threads?: f32 [\d.]+ GFLOP\/s/);
     const refused = await run(["explain", "--profile", "2", ...tiny("--json")]);
     expect(jsonOf(refused)).toMatchObject({ error: { code: "profile-target" } });
   });

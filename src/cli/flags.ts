@@ -27,7 +27,10 @@ export const groups: readonly (readonly [string, readonly RunKey[]])[] = [
   ["Step:", ["batch", "seq", "steps", "accumulate", "clip"]],
   ["Learning rate:", ["lr", "schedule", "warmup", "minRatio", "decay"]],
   ["Optimizer:", ["optimizer", "weightDecay", "beta1", "beta2", "epsilon", "momentum", "nesterov"]],
-  ["Machine and memory:", ["dtype", "masterDtype", "stateDtype", "recompute", "threads", "target"]],
+  [
+    "Machine and memory:",
+    ["dtype", "masterDtype", "stateDtype", "recompute", "memoryBudget", "allowLossy", "weightsOn", "threads", "target"],
+  ],
   ["Output:", ["out", "resume", "saveEvery", "keep"]],
 ];
 

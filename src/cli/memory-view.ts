@@ -1,7 +1,8 @@
 /** The memory plan as people see it: bytes by kind at the peak, where the peak is, and the course over the steps. */
 import type { Kind } from "../plan/plan.js";
 import type { Composition, MemoryReport, ProgramReport, TimelineEntry } from "../plan/report.js";
-import { bar, bytes, percent, shortened, table } from "./format.js";
+import { processBytes } from "../session/overhead.js";
+import { bar, bytes, duration, percent, shortened, table, wrapped } from "./format.js";
 import type { Colors, Terminal } from "./terminal.js";
 
 const kinds: readonly Kind[] = ["weights", "gradients", "states", "saved", "workspace"];
@@ -33,7 +34,33 @@ export function memoryView(report: MemoryReport, terminal: Terminal): string[] {
     `${colors.bold("Memory")}  ${colors.bold(bytes(report.planBytes))} at the peak`,
     ...compositionView(report.composition, terminal),
     ...(program === undefined ? [] : peakView(program, report.programs.length > 1, terminal)),
+    ...diskView(report.disk),
     ...report.notes.map((note) => `  ${note}`),
+    ...decisionsView(report, terminal),
+  ];
+}
+
+/** What lies on disk, and what is read from there. */
+function diskView(disk: MemoryReport["disk"]): string[] {
+  if (disk === undefined) return [];
+  const moved = disk.programs.map(({ name, read, written }) =>
+    [`${name} reads ${bytes(read)}`, ...(written > 0 ? [`writes ${bytes(written)}`] : [])].join(" and "),
+  );
+  return [`  on disk   ${bytes(disk.bytes).padStart(9)} of frozen weights; each run of ${moved.join(", of ")}`];
+}
+
+/** What the plan does to keep to a budget, and what that costs. */
+function decisionsView({ decisions, planBytes, stepSeconds }: MemoryReport, { colors }: Terminal): string[] {
+  if (stepSeconds === 0) return [];
+  const process = `with the process about ${bytes(planBytes + processBytes)}`;
+  return [
+    `  ${process}; a step takes about ${duration(stepSeconds)} (predicted)`,
+    ...decisions.flatMap(({ what, savedBytes, seconds, exact }) => [
+      ...wrapped(`- ${what}`, 100).map((line, index) => `${index === 0 ? "  " : "    "}${line}`),
+      colors.dim(
+        `    saves ${bytes(savedBytes)}, +${seconds.toFixed(2)} s a step (predicted)${exact ? "" : "; changes how values round"}`,
+      ),
+    ]),
   ];
 }
 

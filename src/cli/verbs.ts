@@ -1,5 +1,6 @@
 import type { Verb } from "./verb.js";
 import { chatVerb } from "./verbs/chat.js";
+import { compareVerb } from "./verbs/compare.js";
 import { configVerb } from "./verbs/config.js";
 import { dataVerb } from "./verbs/data.js";
 import { demoVerb } from "./verbs/demo.js";
@@ -15,6 +16,6 @@ import { trainVerb } from "./verbs/train.js";
 
 /** Every command, in the order of the help text. */
 export const verbs: readonly Verb[] = [
-  ...[demoVerb, trainVerb, planVerb, evalVerb, generateVerb, chatVerb],
+  ...[demoVerb, trainVerb, planVerb, compareVerb, evalVerb, generateVerb, chatVerb],
   ...[mergeVerb, exportVerb, dataVerb, methodsVerb, explainVerb, doctorVerb, configVerb],
 ];

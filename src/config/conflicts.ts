@@ -13,10 +13,10 @@ interface Conflict {
 
 const isSet = (key: RunKey) => (config: RunConfig) => config[key] !== undefined;
 
-const ofOptimizer = (key: RunKey, optimizer: RunConfig["optimizer"]): Conflict => ({
+const ofOptimizer = (key: RunKey, optimizer: NonNullable<RunConfig["optimizer"]>): Conflict => ({
   key,
   other: "optimizer",
-  applies: (config) => isSet(key)(config) && config.optimizer !== optimizer,
+  applies: (config) => isSet(key)(config) && (config.optimizer ?? "adamw") !== optimizer,
   reason: `${key} is a setting of ${optimizer}`,
 });
 
@@ -53,6 +53,18 @@ const conflicts: readonly Conflict[] = [
     other: "holdout",
     applies: ({ evalEvery, holdout }) => evalEvery > 0 && holdout === 0,
     reason: "evaluation while training needs a share of the data that training does not see",
+  },
+  {
+    key: "recompute",
+    other: "memoryBudget",
+    applies: ({ recompute, memoryBudget }) => recompute !== undefined && memoryBudget !== undefined,
+    reason: "a budget decides what is recomputed, value by value",
+  },
+  {
+    key: "allowLossy",
+    other: "memoryBudget",
+    applies: ({ allowLossy, memoryBudget }) => allowLossy && memoryBudget === undefined,
+    reason: "it is leave for a budget, and there is none",
   },
 ];
 

@@ -70,6 +70,7 @@ function placeholderOf(key: RunKey, property: Property): string {
     template: "<FILE>",
     holdout: "<SHARE|FILE>",
     out: "<DIR>",
+    memoryBudget: "<SIZE|min>",
   };
   return names[key] ?? "<TEXT>";
 }

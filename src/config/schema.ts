@@ -11,6 +11,9 @@ const source = z.string().min(1);
 /** Steps of a run that does not say how many. */
 export const defaultSteps = 100;
 
+/** Bytes, with or without a unit. */
+const memorySize = /^\s*\d+(\.\d+)?\s*([KMGT]i?B?|B)?\s*$/i;
+
 /** Steps (1 and more) or a share of all steps (below 1). */
 const stepsOrShare = z
   .number()
@@ -84,7 +87,7 @@ export const runSchema = z.strictObject({
     .optional()
     .describe("Lowest rate of a schedule as a share of the highest; default 0"),
   decay: stepsOrShare.optional().describe("wsd: steps, or share of all below 1, of the final decay; default 0.1"),
-  optimizer: z.enum(["adamw", "sgd"]).default("adamw").describe("Update rule"),
+  optimizer: z.enum(["adamw", "sgd"]).optional().describe("Update rule; default adamw, or what suits the method"),
   beta1: z.number().min(0).lt(1).optional().describe("adamw: decay of the mean of the gradient; default 0.9"),
   beta2: z.number().min(0).lt(1).optional().describe("adamw: decay of the mean of its square; default 0.999"),
   epsilon: z.number().positive().max(1).optional().describe("adamw: added to the root; default 1e-8"),
@@ -94,8 +97,23 @@ export const runSchema = z.strictObject({
   clip: z.number().positive().optional().describe("Largest global gradient norm; default no clipping"),
   recompute: z
     .enum(["none", "cheap", "block"])
-    .default("cheap")
-    .describe("What backward makes again instead of keeping it: nothing, what costs little, all inside a block"),
+    .optional()
+    .describe(
+      "What backward makes again instead of keeping it: nothing, what costs little, all inside a block; default the fastest, or what memory-budget asks for",
+    ),
+  memoryBudget: z
+    .union([
+      z.literal("min"),
+      z.int().min(1),
+      z.string().regex(memorySize, "must be bytes, a size such as 900MiB, or min"),
+    ])
+    .optional()
+    .describe("What a training run may take, as 900MiB or 1.5GB, its process included; min = as little as can be"),
+  allowLossy: z.boolean().default(false).describe("Let memory-budget choose bf16 where the run says f32"),
+  weightsOn: z
+    .enum(["memory", "disk"])
+    .default("memory")
+    .describe("Where frozen matrices lie; from disk they are read block by block while the step runs"),
   format: z
     .enum(recordFormats)
     .optional()

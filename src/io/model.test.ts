@@ -8,6 +8,7 @@ import type { Tensor } from "../ir/tensor.js";
 import { fromHuggingFaceConfig } from "../models/registry.js";
 import type { ModelDefinition } from "../models/types.js";
 import { compileDecoder } from "../storage/decoder.js";
+import { bytesOf } from "../storage/format.js";
 import { storageFormat } from "../storage/registry.js";
 import { evaluate } from "../targets/interpret/evaluate.js";
 import type { Golden, GoldenFamily } from "../testing/goldens.js";
@@ -127,6 +128,18 @@ describe("GGUF files as llama.cpp's converter writes them", () => {
     const reference =
       family === "gemma3" ? await definitionWith(family, { query_pre_attn_scalar: 12 }) : golden.definition;
     expect(Math.abs(value - lossOf({ ...golden, definition: reference }))).toBeLessThan(2e-3);
+  });
+
+  it.each(["model-f16.gguf", "model-q8_0.gguf"])("of %s are packed in the model's order of rows", async (file) => {
+    const model = await openModel(join(goldenFolder("llama"), file));
+    const format = storageFormat("nf4-32-dq");
+    for (const { name, shape } of model.definition.parameters) {
+      const packed = new Uint8Array(bytesOf(format, shape)).fill(0xff);
+      await model.weights.readInto(name, packed, format.id);
+      const values = new Float32Array((await read(model, name)).data);
+      expect(packed, name).toEqual(format.encode!(values));
+    }
+    await model.weights.close();
   });
 
   it("undo the order of rows without decoding them", async () => {

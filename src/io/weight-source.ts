@@ -3,6 +3,7 @@ import { must, ThimbleError } from "../errors.js";
 import type { DType } from "../ir/dtype.js";
 import type { Shape } from "../ir/shape.js";
 import { elements } from "../ir/shape.js";
+import type { StreamEncoder } from "../storage/format.js";
 import { bytesOf } from "../storage/format.js";
 import { isStorageFormat, storageFormat } from "../storage/registry.js";
 import { decodable } from "./element-types.js";
@@ -27,6 +28,8 @@ export interface WeightSource {
    * MiB are held beside the target.
    */
   readInto(name: string, target: Uint8Array, format: string): Promise<void>;
+  /** Where a file holds the very bytes that `readInto` would give, if one does. */
+  place?(name: string, format: string): { readonly path: string; readonly offset: number } | undefined;
   close(): Promise<void>;
 }
 
@@ -64,15 +67,24 @@ export class FileWeights implements WeightSource {
 
   async readInto(name: string, target: Uint8Array, format: string): Promise<void> {
     const stored = this.#stored(name);
-    const bytes = bytesOf(storageFormat(format), stored.shape);
+    const storage = storageFormat(format);
+    const bytes = bytesOf(storage, stored.shape);
     if (target.length !== bytes) {
       throw new ThimbleError("tensor-range", `Tensor ${name} does not fit the place it is read into`, {
         given: `${target.length} bytes`,
         expected: `${bytes} bytes in ${format}`,
       });
     }
-    if (stored.interleavedHeads > 0) await this.#readHeads(stored, target, format);
+    if (storage.encoder !== undefined) {
+      await this.#pack(stored, storage.encoder(target, elements(stored.shape), name));
+    } else if (stored.interleavedHeads > 0) await this.#readHeads(stored, target, format);
     else await this.#readRange(stored, target, format, 0, elements(stored.shape));
+  }
+
+  place(name: string, format: string): { readonly path: string; readonly offset: number } | undefined {
+    const { name: stored, interleavedHeads, added } = this.#stored(name);
+    const { type, file, offset } = this.#file.info(stored);
+    return type === format && interleavedHeads === 0 && added === 0 ? { path: file, offset } : undefined;
   }
 
   async close(): Promise<void> {
@@ -96,6 +108,23 @@ export class FileWeights implements WeightSource {
     } else if (added === 0 && dense.includes(format)) {
       await this.#file.readAsInto(name, format as DType, target, { from, to });
     } else await this.#encodeRange(stored, target, format, from, to);
+  }
+
+  /** Feeds an encoder in f32, a chunk (or a head) at a time, in the model's order. */
+  async #pack(stored: StoredTensor, encoder: StreamEncoder): Promise<void> {
+    const { shape, interleavedHeads } = stored;
+    const count = elements(shape);
+    const step = interleavedHeads > 0 ? count / interleavedHeads : chunkElements;
+    for (let from = 0; from < count; from += step) {
+      const to = Math.min(count, from + step);
+      const values = new Float32Array(to - from);
+      const bytes = new Uint8Array(values.buffer);
+      if (interleavedHeads > 0)
+        await this.#readHead(stored, bytes, "f32", from, must(shape[0], "rows") / interleavedHeads);
+      else await this.#readRange(stored, bytes, "f32", from, to);
+      encoder.write(values);
+    }
+    encoder.finish();
   }
 
   /** By way of f32, a chunk at a time. */
@@ -124,20 +153,35 @@ export class FileWeights implements WeightSource {
     }
   }
 
-  /** One head at a time, its rows put back from neighbouring pairs (r0 r0' r1 r1' ...) into halves (r0 r1 ... r0' ...). */
+  /** One head at a time. */
   async #readHeads(stored: StoredTensor, target: Uint8Array, format: string): Promise<void> {
     const { shape, interleavedHeads } = stored;
     const rows = must(shape[0], "rows") / interleavedHeads;
-    const headBytes = target.length / interleavedHeads;
-    const rowBytes = headBytes / rows;
     const count = elements(shape) / interleavedHeads;
-    const head = new Uint8Array(headBytes);
+    const bytes = target.length / interleavedHeads;
     for (let index = 0; index < interleavedHeads; index++) {
-      await this.#readRange(stored, head, format, index * count, (index + 1) * count);
-      for (let row = 0; row < rows; row++) {
-        const from = row < rows / 2 ? 2 * row : 2 * (row - rows / 2) + 1;
-        target.set(head.subarray(from * rowBytes, (from + 1) * rowBytes), index * headBytes + row * rowBytes);
-      }
+      const place = target.subarray(index * bytes, (index + 1) * bytes);
+      await this.#readHead(stored, place, format, index * count, rows);
+    }
+  }
+
+  /**
+   * The rows of one head, from element `from` on, put back from neighbouring pairs (r0 r0' r1 r1' ...) into halves
+   * (r0 r1 ... r0' ...).
+   */
+  async #readHead(stored: StoredTensor, target: Uint8Array, format: string, from: number, rows: number): Promise<void> {
+    const head = new Uint8Array(target.length);
+    await this.#readRange(
+      stored,
+      head,
+      format,
+      from,
+      from + (elements(stored.shape) / must(stored.shape[0], "rows")) * rows,
+    );
+    const rowBytes = head.length / rows;
+    for (let row = 0; row < rows; row++) {
+      const pair = row < rows / 2 ? 2 * row : 2 * (row - rows / 2) + 1;
+      target.set(head.subarray(pair * rowBytes, (pair + 1) * rowBytes), row * rowBytes);
     }
   }
 }

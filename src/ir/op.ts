@@ -14,6 +14,8 @@ export type Lowering =
   | { readonly kind: "elementwise"; readonly expression: (args: readonly Scalar[], attributes: Attributes) => Scalar }
   | { readonly kind: "cast" }
   | { readonly kind: "index" }
+  /** A function of scalar inputs and the element's index, the last argument (u32). */
+  | { readonly kind: "random"; readonly expression: (args: readonly Scalar[]) => Scalar }
   | { readonly kind: "movement" }
   | { readonly kind: "reduce"; readonly combine: "add" | "maximum" }
   | { readonly kind: "gather" }

@@ -114,6 +114,8 @@ export function matchScalar(template: Scalar, expression: Scalar): Scalar | unde
     }
     if (pattern.kind !== part.kind || pattern.type !== part.type) return false;
     if (pattern.kind === "constant" && part.kind === "constant") return Object.is(pattern.value, part.value);
+    if (pattern.kind === "byte" && part.kind === "byte" && pattern.plane !== part.plane) return false;
+    if (pattern.kind === "table" && part.kind === "table" && pattern.values !== part.values) return false;
     const parts = operandsOf(part);
     return operandsOf(pattern).every((operand, index) => matches(operand, must(parts[index], "operand")));
   }

@@ -10,6 +10,8 @@ export function operandsOf(expression: Scalar): Scalar[] {
       return [];
     case "byte":
       return [expression.offset];
+    case "table":
+      return [expression.index];
     case "fma":
       return [expression.a, expression.b, expression.c];
     case "select":
@@ -29,6 +31,8 @@ export function withOperands(expression: Scalar, operands: readonly Scalar[]): S
       return expression;
     case "byte":
       return { ...expression, offset: operand(0) };
+    case "table":
+      return { ...expression, index: operand(0) };
     case "fma":
       return { ...expression, a: operand(0), b: operand(1), c: operand(2) };
     case "select":
@@ -74,23 +78,31 @@ export function scalarSteps(roots: readonly Scalar[]): { steps: ScalarStep[]; ro
 }
 
 function structureKey(expression: Scalar, operands: readonly number[]): string {
-  const own =
-    expression.kind === "constant"
-      ? Object.is(expression.value, -0)
-        ? "-0"
-        : String(expression.value)
-      : expression.kind === "argument"
-        ? String(expression.index)
-        : "";
-  return `${expression.kind}:${expression.type}:${own}(${operands.join(",")})`;
+  return `${expression.kind}:${expression.type}:${ownKey(expression)}(${operands.join(",")})`;
+}
+
+/** What an expression is beside its kind, type and operands. */
+function ownKey(expression: Scalar): string {
+  switch (expression.kind) {
+    case "constant":
+      return Object.is(expression.value, -0) ? "-0" : String(expression.value);
+    case "argument":
+      return String(expression.index);
+    case "byte":
+      return String(expression.plane);
+    case "table":
+      return expression.values.join();
+    default:
+      return "";
+  }
 }
 
 /** How a language writes scalar code. */
 export interface ScalarSyntax {
   readonly constant: (type: ScalarType, value: number) => string;
   readonly argument: (index: number, type: ScalarType) => string;
-  /** The byte at an offset, given as code, of the packed block. */
-  readonly byte: (offset: string) => string;
+  /** The byte at an offset, given as code, of the packed block in a plane. */
+  readonly byte: (offset: string, plane: number) => string;
   /** Any other expression over operands that are names or constants. */
   readonly operation: (expression: Scalar, operands: readonly string[]) => string;
   readonly declare: (type: ScalarType, name: string, value: string) => string;
@@ -117,7 +129,9 @@ export function renderSteps(
     else if (expression.kind === "argument") names.push(syntax.argument(expression.index, expression.type));
     else {
       const value =
-        expression.kind === "byte" ? syntax.byte(must(inputs[0], "offset")) : syntax.operation(expression, inputs);
+        expression.kind === "byte"
+          ? syntax.byte(must(inputs[0], "offset"), expression.plane)
+          : syntax.operation(expression, inputs);
       const name = `${prefix}${statements.length}`;
       statements.push({ text: syntax.declare(expression.type, name, value), arguments: depends });
       names.push(name);

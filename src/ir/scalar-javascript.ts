@@ -5,6 +5,17 @@ import type { Scalar, ScalarType } from "./scalar.js";
 import type { ScalarSyntax } from "./scalar-graph.js";
 import { renderSteps } from "./scalar-graph.js";
 
+/** Tables that generated code has asked for, each once. */
+const tables: Float32Array[] = [];
+const tableNumbers = new Map<string, number>();
+
+function tableNumber(values: readonly number[]): number {
+  const key = values.join();
+  const number = tableNumbers.get(key) ?? tables.push(Float32Array.from(values)) - 1;
+  tableNumbers.set(key, number);
+  return number;
+}
+
 /**
  * What generated JavaScript calls, under these names. Values: f32 as a number that f32 holds, i32 and u32 as integers
  * in their range, bool as 0 or 1.
@@ -17,6 +28,7 @@ export const javascriptHelpers = {
   multiplyHigh,
   floatFromBits,
   bitsFromFloat,
+  tables,
 } as const;
 
 /** Code that brings the helpers into scope, given them all as one parameter named `helpers`. */
@@ -108,6 +120,8 @@ function operation(expression: Scalar, [a = "", b = "", c = ""]: readonly string
       return `fma(${a}, ${b}, ${c})`;
     case "select":
       return `${a} ? ${b} : ${c}`;
+    case "table":
+      return `tables[${tableNumber(expression.values)}][${a}]`;
     case "convert":
       return convert(expression.a.type, expression.type, a);
     case "bitcast":
@@ -118,11 +132,11 @@ function operation(expression: Scalar, [a = "", b = "", c = ""]: readonly string
 }
 
 /** JavaScript's syntax for scalar code whose arguments have these names; `byte` reads the block being decoded. */
-export function javascriptSyntax(argumentNames: readonly string[], byte?: (offset: string) => string): ScalarSyntax {
+export function javascriptSyntax(argumentNames: readonly string[], byte?: ScalarSyntax["byte"]): ScalarSyntax {
   return {
     constant: (type, value) => literal(type === "f32" ? Math.fround(value) : value),
     argument: (index) => must(argumentNames[index], `name of argument ${index}`),
-    byte: (offset) => must(byte, "block to read bytes from")(offset),
+    byte: (offset, plane) => must(byte, "block to read bytes from")(offset, plane),
     operation,
     declare: (_type, name, value) => `const ${name} = ${value};`,
   };

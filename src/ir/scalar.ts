@@ -14,8 +14,10 @@ export type CompareKind = "less" | "lessEqual" | "equal" | "notEqual";
 export type Scalar =
   | { readonly kind: "constant"; readonly type: ScalarType; readonly value: number }
   | { readonly kind: "argument"; readonly type: ScalarType; readonly index: number }
-  /** The byte at `offset` of the packed block being decoded, as u32. Only in storage decoders. */
-  | { readonly kind: "byte"; readonly type: "u32"; readonly offset: Scalar }
+  /** The byte at `offset` of the packed block being decoded, in one plane of its tensor, as u32. Only in storage decoders. */
+  | { readonly kind: "byte"; readonly type: "u32"; readonly offset: Scalar; readonly plane: number }
+  /** `values[index]`, for an i32 index within it. Only in storage decoders. */
+  | { readonly kind: "table"; readonly type: "f32"; readonly values: readonly number[]; readonly index: Scalar }
   | { readonly kind: UnaryKind; readonly type: ScalarType; readonly a: Scalar }
   | {
       readonly kind: ArithmeticKind | BitKind | CompareKind;
@@ -55,7 +57,8 @@ export const scalar = {
   i32: (value: number): Scalar => ({ kind: "constant", type: "i32", value }),
   u32: (value: number): Scalar => ({ kind: "constant", type: "u32", value }),
   argument: (index: number, type: ScalarType): Scalar => ({ kind: "argument", type, index }),
-  byte: (offset: Operand): Scalar => ({ kind: "byte", type: "u32", offset: lift(offset, "i32") }),
+  byte: (offset: Operand, plane = 0): Scalar => ({ kind: "byte", type: "u32", offset: lift(offset, "i32"), plane }),
+  table: (values: readonly number[], index: Scalar): Scalar => ({ kind: "table", type: "f32", values, index }),
   negate: (a: Scalar): Scalar => ({ kind: "negate", type: a.type, a }),
   absolute: (a: Scalar): Scalar => ({ kind: "absolute", type: a.type, a }),
   floor: (a: Scalar): Scalar => ({ kind: "floor", type: a.type, a }),

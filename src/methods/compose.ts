@@ -1,7 +1,9 @@
 import { ThimbleError } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import type { LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
+import type { Optimizer } from "../optim/types.js";
 import { checkClaims } from "./claims.js";
+import type { Estimator } from "./estimator.js";
 import { nearestName } from "./nearest.js";
 import { methods as registered } from "./registry.js";
 import { parseSettings } from "./settings.js";
@@ -14,6 +16,7 @@ import type {
   PeftForm,
   PrepareContext,
   ResolvedMethod,
+  TrainedTensor,
 } from "./types.js";
 
 export interface MethodSelection {
@@ -28,13 +31,25 @@ export interface ComposedMethods {
   linear(context: AdaptContext, spec: LinearSpec, x: Node, base: (x: Node) => Node): Node;
   /** Whether a base tensor trains. */
   trains(parameter: ParameterSpec): boolean;
+  /** The storage format that a method packs a base tensor into; undefined = what the run gives it. */
+  baseFormat(parameter: ParameterSpec): string | undefined;
+  /** The update rule of a trained tensor in a kind of step: each method may wrap that of the ones before it. */
+  update(tensor: TrainedTensor, optimizer: Optimizer, variant: string): Optimizer;
+  /** Kinds of steps beside the ordinary one, "". */
+  readonly variants: readonly string[];
+  /** What kind of step number `step` (from 0) is. */
+  variant(step: number): string;
   /** Every new trainable tensor. */
   readonly adapters: readonly AdapterTensor[];
   /** Whether `prepare` does anything: if not, base weights need not be read before training. */
   readonly prepares: boolean;
   prepare(context: PrepareContext): Promise<void>;
-  /** The lowest of the methods' suggestions. */
+  /** The lowest of the methods' suggestions, or that of the method that makes the gradients. */
   readonly learningRate: number;
+  /** The optimizer that suits the methods, where it is not the usual one. */
+  readonly optimizer?: string;
+  /** How gradients are made; absent = backpropagation. */
+  readonly estimate?: Estimator;
   readonly saves: "adapter" | "weights";
   /** The adapter as a PEFT directory; absent where the methods have no such form. */
   readonly peft?: (tensors: HostTensors, context: ExportContext) => Promise<PeftForm>;
@@ -65,10 +80,11 @@ export function composeMethods(
   known: readonly Method[] = registered,
 ): ComposedMethods {
   refuseRepeats(selection);
-  const methods = selection.map(({ id, settings }) => {
+  const resolved = selection.map(({ id, settings }) => {
     const method = findMethod(id, known);
     return method.resolve(parseSettings(id, method.config, settings), model);
   });
+  const methods = resolved.some(trainsSomething) ? resolved : resolved.map((method) => method.alone ?? method);
   checkClaims(methods);
   const rates = methods.flatMap((method) => method.learningRate ?? []);
   if (rates.length === 0) {
@@ -79,22 +95,39 @@ export function composeMethods(
   }
   const exporters = methods.flatMap((method) => method.peft ?? []);
   const [peft] = exporters;
+  const saves = methods.some((method) => method.saves === "weights") ? "weights" : "adapter";
+  const suggestion = methods.flatMap(({ suggests }) => suggests ?? [])[0];
+  const estimate = methods.flatMap(({ slots }) => slots.estimate ?? [])[0];
+  const kinds = methods.flatMap(({ slots }) => slots.steps ?? []);
+  refuseTwoKinds(methods);
+  refusePacking(methods, model);
   return {
     methods,
     linear: (context, spec, x, base) => wrapped(methods, context, spec, base)(x),
     trains: (parameter) => methods.some((method) => method.slots.select?.(parameter) === true),
+    baseFormat: (parameter) => methods.flatMap(({ slots }) => slots.format?.(parameter) ?? [])[0],
+    update: (tensor, optimizer, variant) =>
+      methods.reduce((rule, { slots }) => slots.update?.(tensor, rule, variant) ?? rule, optimizer),
+    variants: kinds.flatMap((kind) => kind.variants),
+    variant: (step) => kinds.map((kind) => kind.variant(step)).find((name) => name !== "") ?? "",
     adapters: methods.flatMap((method) => method.adapters),
     prepares: methods.some((method) => method.slots.prepare !== undefined),
     prepare: async (context) => {
       for (const method of methods) await method.slots.prepare?.(context);
     },
-    learningRate: Math.min(...rates),
-    saves: methods.some((method) => method.saves === "weights") ? "weights" : "adapter",
+    learningRate: suggestion?.rate[saves] ?? Math.min(...rates),
+    ...(suggestion === undefined ? {} : { optimizer: suggestion.optimizer }),
+    ...(estimate === undefined ? {} : { estimate }),
+    saves,
     // Two adapters in one file would need two configurations.
     ...(peft === undefined || exporters.length > 1 ? {} : { peft }),
     merge: (spec, weight, tensors) =>
       methods.reduce((merged, method) => method.merge?.(spec, merged, tensors) ?? merged, weight),
   };
+}
+
+function trainsSomething({ slots, adapters }: ResolvedMethod): boolean {
+  return slots.select !== undefined || adapters.length > 0;
 }
 
 function refuseRepeats(selection: readonly MethodSelection[]): void {
@@ -107,6 +140,42 @@ function refuseRepeats(selection: readonly MethodSelection[]): void {
   const repeated = selection.find(({ id }, place) => selection.findIndex((other) => other.id === id) !== place);
   if (repeated === undefined) return;
   throw new ThimbleError("methods-repeated", `${repeated.id} is selected twice`, { where: "methods" });
+}
+
+/** What is packed cannot train, and must be a matrix. */
+function refusePacking(methods: readonly ResolvedMethod[], model: ModelDefinition): void {
+  for (const { id, slots } of methods) {
+    const packed =
+      slots.format === undefined ? [] : model.parameters.filter((one) => slots.format?.(one) !== undefined);
+    for (const parameter of packed) {
+      if (parameter.shape.length !== 2) {
+        throw new ThimbleError("storage-shape", `${id} packs matrices, and ${parameter.name} is none`, {
+          where: "methods",
+          given: `shape [${parameter.shape.join(", ")}]`,
+          fix: `Let ${id} leave this tensor alone.`,
+        });
+      }
+      const trainer = methods.find((method) => method.slots.select?.(parameter) === true);
+      if (trainer === undefined) continue;
+      throw new ThimbleError("methods-conflict", `${id} and ${trainer.id} do not go together`, {
+        where: "methods",
+        given: `${id} packs ${parameter.name}, which ${trainer.id} trains: packed weights stay as they are`,
+        fix: `Remove ${trainer.id}, or train other tensors with it.`,
+      });
+    }
+  }
+}
+
+/** Programs exist for each kind of step alone, not for two kinds at once. */
+function refuseTwoKinds(methods: readonly ResolvedMethod[]): void {
+  const [first, second] = methods.filter(({ slots }) => slots.steps !== undefined);
+  if (first === undefined || second === undefined) return;
+  throw new ThimbleError("methods-conflict", `${first.id} and ${second.id} do not go together`, {
+    given: "both have steps of a special kind",
+    expected: "one of them",
+    where: "methods",
+    fix: `Remove ${first.id} or ${second.id}.`,
+  });
 }
 
 function wrapped(

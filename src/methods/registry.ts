@@ -1,9 +1,17 @@
 import { full } from "./full/index.js";
+import { galore } from "./galore/index.js";
 import { lora } from "./lora/index.js";
+import { mezo } from "./mezo/index.js";
+import { qlora } from "./qlora/index.js";
+import { paca } from "./paca/index.js";
 import type { Method } from "./types.js";
 
 /** Every method, one line each. */
 export const methods: readonly Method[] = [
   full, //
   lora,
+  qlora,
+  galore,
+  paca,
+  mezo,
 ];

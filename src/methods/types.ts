@@ -3,6 +3,8 @@ import type { DType } from "../ir/dtype.js";
 import type { Graph, Node } from "../ir/node.js";
 import type { Shape } from "../ir/shape.js";
 import type { LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
+import type { Optimizer } from "../optim/types.js";
+import type { Estimator } from "./estimator.js";
 
 /** What methods compete for. Two methods with exclusive claims on one resource are refused, in words. */
 export type Resource =
@@ -102,12 +104,33 @@ export type HostTensors = ReadonlyMap<string, Float32Array>;
 
 /** Slots a method may fill; see DESIGN. Absent = the default. */
 export interface MethodSlots {
+  /** The storage format that a base tensor which does not train is packed into; undefined = the run's. */
+  readonly format?: (parameter: ParameterSpec) => string | undefined;
   /** Changes base weights before training, or start values that depend on them. */
   readonly prepare?: (context: PrepareContext) => Promise<void>;
   /** Wraps a linear layer: `next` computes the layer beneath (base, or the adapter before this one). */
   readonly linear?: (context: AdaptContext, spec: LinearSpec, x: Node, next: (x: Node) => Node) => Node;
   /** Which base tensors train; absent = none. */
   readonly select?: (parameter: ParameterSpec) => boolean;
+  /** How gradients are made; absent = backpropagation. */
+  readonly estimate?: Estimator;
+  /** The update rule of a trained tensor, made from the run's own; undefined = it keeps that one. */
+  readonly update?: (tensor: TrainedTensor, optimizer: Optimizer, variant: string) => Optimizer | undefined;
+  /** Kinds of steps that need programs of their own, such as one that renews projectors. */
+  readonly steps?: StepKinds;
+}
+
+/** Which program a step runs: `variants` beside the ordinary one, "", and which of them all step number `step` is. */
+export interface StepKinds {
+  readonly variants: readonly string[];
+  /** Pure in the number of the step (from 0), so that a resumed run goes on alike. */
+  variant(step: number): string;
+}
+
+/** What an update rule may ask of a tensor that trains. */
+export interface TrainedTensor {
+  readonly name: string;
+  readonly node: Node;
 }
 
 /** An adapter as a PEFT directory holds it: the method's part of `adapter_config.json`, and the tensors. */
@@ -124,12 +147,22 @@ export interface ExportContext {
   read(parameter: string): Promise<Float32Array>;
 }
 
+/** What suits a method that changes how gradients are made: an explicit choice of the run wins. */
+export interface Suggestions {
+  readonly optimizer: string;
+  /** Learning rate where base weights train, and where only new tensors do. */
+  readonly rate: { readonly weights: number; readonly adapter: number };
+}
+
 export interface ResolvedMethod {
   readonly id: string;
   readonly slots: MethodSlots;
   readonly claims: readonly Claim[];
   /** Learning rate that suits the method, printed when it is used; absent where the method does not train. */
   readonly learningRate?: number;
+  readonly suggests?: Suggestions;
+  /** What the method is where no other of the selection trains anything; absent = the same. */
+  readonly alone?: ResolvedMethod;
   /** How the result is saved: an adapter of the new tensors, or the changed base tensors; absent = it changes neither. */
   readonly saves?: "adapter" | "weights";
   /** Every trainable tensor that `linear` declares, in order of the model's layers. */

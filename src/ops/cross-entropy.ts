@@ -20,29 +20,53 @@ function checkOperands(inputs: readonly TensorType[]): { rows: number; classes: 
   return { rows, classes, width };
 }
 
+interface Logits {
+  /** [n, V]. */
+  readonly logits: Node;
+  /** Whether a column is its row's label, [n, V]. */
+  readonly hit: Node;
+  /** Row weights, [n, 1]. */
+  readonly counted: Node;
+  /** Whether a row is ignored, [n, 1]. */
+  readonly unused: Node;
+}
+
+function logitsOf(inputs: readonly Node[]): Logits {
+  const [x, weight, labels, weights] = inputs as [Node, Node, Node, Node];
+  const logits = dot(x, weight, { transposeB: true });
+  const [rows = 0, classes = 0] = logits.shape;
+  const target = reshape(labels, [rows, 1]);
+  const hit = equal(iota(x.graph, [rows, classes], 1), expand(target, [rows, classes]));
+  const counted = reshape(weights, [rows, 1]);
+  const unused = or(equal(counted, 0), or(less(target, 0), lessEqual(constant(x.graph, classes, [], "i32"), target)));
+  return { logits, hit, counted, unused };
+}
+
 interface Parts {
   readonly nll: Node;
   /** (softmax - onehot) * row weight, [n, V]. */
   readonly errors: Node;
+  /** Logarithm of the sum of the exponentials of a row's logits, [n]; 0 where the row is ignored. */
+  readonly normalizer: Node;
+  /** 1 - softmax at the label, without cancellation, [n]; 0 where the row is ignored. */
+  readonly miss: Node;
 }
 
 function parts(inputs: readonly Node[]): Parts {
-  const [x, weight, labels, weights] = inputs as [Node, Node, Node, Node];
-  const logits = dot(x, weight, { transposeB: true });
+  const { logits, hit, counted, unused } = logitsOf(inputs);
   const [rows = 0, classes = 0] = logits.shape;
   const peak = reduceMaximum(logits, [1]);
   const powers = exp(subtract(logits, peak));
   const total = reduceSum(powers, [1]);
-  const hit = equal(iota(x.graph, [rows, classes], 1), expand(reshape(labels, [rows, 1]), [rows, classes]));
   const chosen = reduceSum(select(hit, logits, 0), [1]);
-  const counted = reshape(weights, [rows, 1]);
-  const target = reshape(labels, [rows, 1]);
-  const unused = or(equal(counted, 0), or(less(target, 0), lessEqual(constant(x.graph, classes, [], "i32"), target)));
-  const nll = select(unused, 0, multiply(counted, subtract(add(log(total), peak), chosen)));
+  const normalizer = add(log(total), peak);
+  const nll = select(unused, 0, multiply(counted, subtract(normalizer, chosen)));
   const softmax = divide(powers, total);
   const misses = multiply(subtract(softmax, cast(hit, "f32")), expand(counted, [rows, classes]));
   const errors = select(expand(unused, [rows, classes]), 0, misses);
-  return { nll: reshape(nll, [rows]), errors };
+  const others = divide(reduceSum(select(hit, 0, powers), [1]), total);
+  const perRow = (value: Node): Node => reshape(select(unused, 0, value), [rows]);
+  return { nll: reshape(nll, [rows]), errors, normalizer: perRow(normalizer), miss: perRow(others) };
 }
 
 /**
@@ -65,31 +89,69 @@ export const linearCrossEntropyOp: OpDefinition = Object.freeze<OpDefinition>({
     const back = node.graph.add(linearCrossEntropyGradientOp, [x, weight, labels, scaled], {
       weight: wants[1] === true,
     });
-    return [wants[0] === true ? result(back, 1) : undefined, wants[1] === true ? result(back, 2) : undefined];
+    if (wants[1] !== true) return [result(back, 1), undefined];
+    const late = node.graph.add(linearCrossEntropyWeightGradientOp, [
+      ...[x, weight, labels, scaled],
+      ...[result(back, 2), result(back, 3)],
+    ]);
+    return [wants[0] === true ? result(back, 1) : undefined, late];
   },
 });
 
-/** Loss rows, gradient by x (f32 [n, d]) and, if asked, by the weight (f32 [V, d]), from one pass over the logits. */
+/**
+ * Loss rows and gradient by x (f32 [n, d]) from one pass over the logits. With `weight`, also what the gradient by
+ * the weight is made from later: normalizer and miss of each row (f32 [n], 0 where the row is ignored).
+ */
 export const linearCrossEntropyGradientOp: OpDefinition = Object.freeze<OpDefinition>({
   name: "linearCrossEntropyGradient",
   cost: "compute",
   infer: (inputs, attributes) => {
-    const { rows, classes, width } = checkOperands(inputs);
+    const { rows, width } = checkOperands(inputs);
     const types: TensorType[] = [
       { shape: [rows], dtype: "f32" },
       { shape: [rows, width], dtype: "f32" },
     ];
-    if (attributes["weight"] === true) types.push({ shape: [classes, width], dtype: "f32" });
+    if (attributes["weight"] === true) types.push({ shape: [rows], dtype: "f32" }, { shape: [rows], dtype: "f32" });
     return types;
   },
   lowering: { kind: "kernel" },
   decompose: (inputs, attributes) => {
     const [x, weight] = inputs as [Node, Node];
-    const { nll, errors } = parts(inputs);
-    const used = weight.dtype === "bf16" && x.dtype === "bf16" ? cast(errors, "bf16") : errors;
-    const outputs = [nll, dot(used, weight)];
-    if (attributes["weight"] === true) outputs.push(dot(used, x, { transposeA: true }));
-    return outputs;
+    const { nll, errors, normalizer, miss } = parts(inputs);
+    const outputs = [nll, dot(asMultiplied(errors, x, weight), weight)];
+    return attributes["weight"] === true ? [...outputs, normalizer, miss] : outputs;
+  },
+});
+
+/** Errors are rounded where products are of bf16 factors. */
+function asMultiplied(errors: Node, x: Node, weight: Node): Node {
+  return weight.dtype === "bf16" && x.dtype === "bf16" ? cast(errors, "bf16") : errors;
+}
+
+/**
+ * Gradient of linearCrossEntropy by its weight, f32 [V, d], from x, weight, labels, row weights and the normalizer and
+ * miss of each row: a pass of its own over the logits, so it can wait until memory is free for the result.
+ */
+export const linearCrossEntropyWeightGradientOp: OpDefinition = Object.freeze<OpDefinition>({
+  name: "linearCrossEntropyWeightGradient",
+  cost: "compute",
+  infer: (inputs) => {
+    const { rows, classes, width } = checkOperands(inputs);
+    if (inputs[4]?.shape[0] !== rows || inputs[5]?.shape[0] !== rows) {
+      throw new ThimbleError("shape", "linearCrossEntropyWeightGradient takes a normalizer and a miss of each row");
+    }
+    return [{ shape: [classes, width], dtype: "f32" }];
+  },
+  lowering: { kind: "kernel" },
+  decompose: (inputs) => {
+    const [x, weight, , , normalizer, miss] = inputs as [Node, Node, Node, Node, Node, Node];
+    const { logits, hit, counted, unused } = logitsOf(inputs);
+    const [rows = 0, classes = 0] = logits.shape;
+    const column = (value: Node): Node => expand(reshape(value, [rows, 1]), [rows, classes]);
+    const softmax = exp(subtract(logits, column(normalizer)));
+    const misses = multiply(select(hit, multiply(column(miss), -1), softmax), expand(counted, [rows, classes]));
+    const errors = select(expand(unused, [rows, classes]), 0, misses);
+    return [dot(asMultiplied(errors, x, weight), x, { transposeA: true })];
   },
 });
 

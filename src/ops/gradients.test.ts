@@ -14,6 +14,7 @@ import { attention } from "./attention.js";
 import { linearCrossEntropy } from "./cross-entropy.js";
 import { dot } from "./dot.js";
 import { erf } from "./erf.js";
+import { gatherColumns } from "./columns.js";
 import { gather, scatterAdd, scatterWrite } from "./gather.js";
 import { symmetricEigen } from "./symmetric-eigen.js";
 import { topK } from "./top-k.js";
@@ -104,6 +105,12 @@ const cases: readonly Case[] = [
   product("stacks, Aᵀ B", [2, 4, 3], [2, 4, 2], true, false),
   product("stacks, Aᵀ Bᵀ", [2, 4, 3], [2, 2, 4], true, true),
   { op: "gather", inputs: [grid, integers([2, 0, 2, 7, -1])], build: gather },
+  {
+    op: "customGradient",
+    name: "of columns",
+    inputs: [grid, integers([3, 0]), integers([1, 2, 2, 0])],
+    build: gatherColumns,
+  },
   { op: "scatterAdd", inputs: [grid, integers([2, 0, 2, 7]), { shape: [4, 4] }], build: scatterAdd },
   ...(["largest", "smallest", "magnitude"] as const).map((by) => ({
     op: "topK",
@@ -150,6 +157,7 @@ const constants: Readonly<Record<string, string>> = {
   bitcast: "works on bits",
   attentionBackward: "is a gradient itself; second derivatives are refused",
   linearCrossEntropyGradient: "is a gradient itself; second derivatives are refused",
+  linearCrossEntropyWeightGradient: "is a gradient itself; second derivatives are refused",
 };
 
 /** Every op that a file of this folder exports. */

@@ -9,6 +9,10 @@ export const adamwConfig = z.strictObject({
   beta1: z.number().min(0).lt(1).default(0.9).describe("Decay of the mean of the gradient"),
   beta2: z.number().min(0).lt(1).default(0.999).describe("Decay of the mean of its square"),
   epsilon: z.number().positive().default(1e-8).describe("Added to the root of the corrected second moment"),
+  epsilon_place: z
+    .enum(["corrected", "raw"])
+    .default("corrected")
+    .describe("Whether epsilon is added to the root after its bias correction (PyTorch) or before (GaLore)"),
   weight_decay: z.number().min(0).default(0).describe("Each step first shrinks a weight by rate times this"),
   ...precisionSettings,
 });
@@ -24,6 +28,7 @@ export function adamw(config: AdamWConfig): Optimizer {
   const { beta1, beta2, epsilon, weight_decay: weightDecay } = config;
   return {
     id: "adamw",
+    weightDecay,
     states: (parameter) => storedStates(config, names, parameter),
     scalars: (step) => ({ correction1: 1 - beta1 ** step, correction2: Math.sqrt(1 - beta2 ** step) }),
     rounds: (parameter) => drawsBits(config, names.length, parameter),
@@ -38,9 +43,12 @@ export function adamw(config: AdamWConfig): Optimizer {
           multiply(must(states["square"], "square"), beta2),
           multiply(multiply(gradient, gradient), 1 - beta2),
         );
-        const root = divide(sqrt(square), must(scalars["correction2"], "correction2"));
+        const correction = must(scalars["correction2"], "correction2");
         const size = divide(rate, must(scalars["correction1"], "correction1"));
-        const change = divide(multiply(mean, size), add(root, epsilon));
+        const change =
+          config.epsilon_place === "corrected"
+            ? divide(multiply(mean, size), add(divide(sqrt(square), correction), epsilon))
+            : divide(multiply(mean, multiply(size, correction)), add(sqrt(square), epsilon));
         return { value: subtract(decayed, change), states: { mean, square } };
       }),
   };

@@ -20,6 +20,7 @@ export function sgd(config: SgdConfig): Optimizer {
   const names = momentum === 0 ? [] : ["momentum"];
   return {
     id: "sgd",
+    weightDecay,
     states: (parameter) => storedStates(config, names, parameter),
     scalars: () => ({}),
     rounds: (parameter) => drawsBits(config, names.length, parameter),

@@ -52,6 +52,8 @@ export interface UpdateResult {
 /** An update rule with its settings: graph builders only, no tensors. */
 export interface Optimizer {
   readonly id: string;
+  /** Factor of the weight decay, for rules made of this one that apply it themselves. */
+  readonly weightDecay: number;
   states(parameter: ParameterType): readonly StateSpec[];
   /**
    * What depends on the step count alone, t = 1 at the first step: computed in f64 on the host, and given to the

@@ -10,6 +10,7 @@ import { leafOp } from "../ops/leaves.js";
 import type { Fits } from "./bindings.js";
 import type { ContractionKernel, Operand } from "./kernels.js";
 import { storageOf } from "./kernels.js";
+import { operandExpression } from "./operand-expression.js";
 import type { Phases } from "./phases.js";
 import type { Uses } from "./uses.js";
 
@@ -41,6 +42,8 @@ interface Extent {
   readonly sum: boolean;
   readonly segments: number;
   readonly epilogue: number;
+  /** Whether operands may be computed where they are packed: that reads more values. */
+  readonly computes: boolean;
 }
 
 /** The largest kernel around a product that a target can bind. */
@@ -56,10 +59,14 @@ function formContraction(first: Node, forming: Forming): ContractionKernel {
 
 /** From all to least: shorter epilogues first, then fewer products in one sum, then the product alone. */
 function* extents(): Generator<Extent> {
-  for (let segments = mostSegments; segments > 0; segments--) {
-    for (let epilogue = deepestEpilogue; epilogue >= 0; epilogue--) yield { sum: true, segments, epilogue };
+  for (const computes of [true, false]) {
+    for (let segments = mostSegments; segments > 0; segments--) {
+      for (let epilogue = deepestEpilogue; epilogue >= 0; epilogue--) yield { sum: true, segments, epilogue, computes };
+    }
+    for (let epilogue = deepestEpilogue; epilogue >= 0; epilogue--) {
+      yield { sum: false, segments: 1, epilogue, computes };
+    }
   }
-  for (let epilogue = deepestEpilogue; epilogue >= 0; epilogue--) yield { sum: false, segments: 1, epilogue };
 }
 
 export function bindingError(node: Node): ThimbleError {
@@ -95,7 +102,7 @@ function buildContraction(
   const epilogueInputs = epilogueOperands(epilogue, accumulator, output, forming, claimed);
   if (whole) for (const node of sumNodes(top, leaves)) claimed.add(node);
   const { batch, m, n } = sizesOf(first);
-  const operands = products.map((product) => segmentOf(product));
+  const operands = products.map((product) => segmentOf(product, extent.computes));
   const kernel: ContractionKernel = {
     kind: "contraction",
     segments: operands,
@@ -106,7 +113,9 @@ function buildContraction(
     accumulator,
     epilogue,
     epilogueInputs,
-    inputs: [...new Set([...operands.flatMap(({ a, b }) => [a.node, b.node]), ...epilogueInputs.map(storageOf)])],
+    inputs: [
+      ...new Set([...operands.flatMap(({ a, b }) => [...readsOf(a), ...readsOf(b)]), ...epilogueInputs.map(storageOf)]),
+    ],
     outputs: [output],
   };
   return { kernel, claimed };
@@ -148,13 +157,19 @@ function sizesOf(dot: Node): ReturnType<typeof dotSizes> {
   return dotSizes(must(dot.inputs[0], "a"), must(dot.inputs[1], "b"), dotAttributes(dot.attributes));
 }
 
-function segmentOf(dot: Node): { a: Operand; b: Operand } {
+function segmentOf(dot: Node, computes: boolean): { a: Operand; b: Operand } {
   const { transposeA, transposeB } = dotAttributes(dot.attributes);
   const operand = (index: number, transposed: boolean): Operand => {
     const input = must(dot.inputs[index], "operand");
+    const computed = computes ? operandExpression(input) : undefined;
+    if (computed !== undefined) return { node: computed.base, shape: input.shape, transposed, computed };
     return { node: operandStorage(input), shape: input.shape, transposed };
   };
   return { a: operand(0, transposeA), b: operand(1, transposeB) };
+}
+
+function readsOf({ node, computed }: Operand): Node[] {
+  return [node, ...(computed?.scalars ?? [])];
 }
 
 /** A weight that is only rounded to the compute type is read as it is stored and rounded while packing. */
@@ -247,6 +262,7 @@ function epilogueOperands(
       claimed.add(node);
       node.inputs.forEach(visit);
     } else if (node.op === expandOp && isBroadcastRow(node)) read(must(node.inputs[0], "input"));
+    else if (node.op.lowering.kind === "random") node.inputs.forEach(visit);
     else if (isWidening(node)) node.inputs.forEach(visit);
     else read(node);
   };

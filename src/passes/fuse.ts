@@ -1,7 +1,12 @@
 import type { Node } from "../ir/node.js";
+import type { OpDefinition } from "../ir/op.js";
 import type { Program } from "../ir/program.js";
 import { elements } from "../ir/shape.js";
-import { linearCrossEntropyGradientOp, linearCrossEntropyOp } from "../ops/cross-entropy.js";
+import {
+  linearCrossEntropyGradientOp,
+  linearCrossEntropyOp,
+  linearCrossEntropyWeightGradientOp,
+} from "../ops/cross-entropy.js";
 import { dotOp } from "../ops/dot.js";
 import { expandOp } from "../ops/layout.js";
 import { result } from "../ops/leaves.js";
@@ -11,6 +16,7 @@ import { formLoops } from "./expressions.js";
 import type { FixedKernel, Kernel, LoopsKernel } from "./kernels.js";
 import { isFusible, storageOf } from "./kernels.js";
 import { mergeLoops } from "./merge.js";
+import { lossWeight } from "./operand-expression.js";
 import { phasesOf } from "./phases.js";
 import { splitExpression } from "./split-expression.js";
 import { Uses } from "./uses.js";
@@ -59,12 +65,21 @@ function formFixed(uses: Uses): FixedKernel[] {
   });
 }
 
+/** They take a weight in any storage format, and round it to bf16 themselves. */
+const lossOps: ReadonlySet<OpDefinition> = new Set([
+  linearCrossEntropyOp,
+  linearCrossEntropyGradientOp,
+  linearCrossEntropyWeightGradientOp,
+]);
+
 /** The kernel of a fused op. */
 export function fixedKernel(node: Node): FixedKernel {
-  const rounding = node.op === linearCrossEntropyOp || node.op === linearCrossEntropyGradientOp;
-  const inputs = node.inputs.map((input, index) =>
-    rounding && index === 1 ? operandStorage(input) : storageOf(input),
-  );
+  const rounding = lossOps.has(node.op);
+  const computed = lossWeight(node);
+  const inputs = node.inputs.flatMap((input, index) => {
+    if (!rounding || index !== 1) return [storageOf(input)];
+    return computed === undefined ? [operandStorage(input)] : [computed.base, ...computed.scalars];
+  });
   return { kind: "fixed", node, inputs: [...new Set(inputs)], outputs: outputsOf(node) };
 }
 
@@ -80,6 +95,7 @@ const heavyOps: Readonly<Record<string, number>> = {
   cos: 8,
   tanh: 8,
   sigmoid: 8,
+  normal: 16,
   divide: 3,
   sqrt: 3,
 };
@@ -118,8 +134,8 @@ function inlineOf(node: Node, inline: ReadonlyMap<Node, Inline>): Inline {
     const inner = inline.get(input);
     cost += inner?.cost ?? 0;
     touches ||= inner?.touches ?? (input.op.lowering.kind !== "index" && elements(input.shape) > 1);
-    if (inner !== undefined) for (const read of inner.reads) reads.add(read);
-    else if (elements(input.shape) * 2 > elements(node.shape) && input.op.lowering.kind !== "index") reads.add(input);
+    const own = input.op.lowering.kind === "index" ? [] : [input];
+    for (const read of inner?.reads ?? own) if (elements(read.shape) * 2 > elements(node.shape)) reads.add(read);
   }
   return { cost, reads, touches };
 }

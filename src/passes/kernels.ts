@@ -24,6 +24,18 @@ export interface Operand {
   /** The matrix (or stack of them) that its memory is read as. */
   readonly shape: Shape;
   readonly transposed: boolean;
+  /** Where the operand is an expression of `node`, made where it is packed. */
+  readonly computed?: OperandExpression;
+}
+
+/** An operand that is computed where it is packed, and never stored. */
+export interface OperandExpression {
+  /** The value, in terms of the others. */
+  readonly value: Node;
+  /** The one tensor in memory that it is made of, element by element. */
+  readonly base: Node;
+  /** Scalars that it reads. */
+  readonly scalars: readonly Node[];
 }
 
 /** A sum of matrix products, then an element-wise epilogue. */

@@ -6,6 +6,7 @@ import type { Shape } from "../ir/shape.js";
 import { elements, sameShape } from "../ir/shape.js";
 import type { Fits } from "./bindings.js";
 import type { Kernel, LoopsKernel } from "./kernels.js";
+import { storageOf } from "./kernels.js";
 import type { Phases } from "./phases.js";
 
 /** What merging goes by besides the kernels themselves. */
@@ -25,12 +26,16 @@ export function mergeLoops(
   { program, phases, fits }: MergeRules,
 ): LoopsKernel[] {
   const forward = new Set(program.loss === undefined ? [] : reachable([program.loss]));
+  const early = program.phases.slice(0, -1).flatMap(({ assignments }) => assignments);
+  const assigned = new Set(early.map(({ value }) => storageOf(value)));
   const groups: Group[] = loops.map((kernel) => ({ kernel, merged: false }));
   const producers = new Producers([...loops, ...others]);
   const readers = new Map<Node, Set<number>>();
   const apart = (a: LoopsKernel, b: LoopsKernel): boolean => {
     const [first, second] = [must(a.outputs[0], "output"), must(b.outputs[0], "output")];
-    return forward.has(first) !== forward.has(second) || phases.of(first) !== phases.of(second);
+    if (forward.has(first) !== forward.has(second) || phases.of(first) !== phases.of(second)) return true;
+    // A phase that replaces what it reads must not wait for its own replacement.
+    return assigned.has(first) !== assigned.has(second);
   };
   groups.forEach((group, place) => {
     const partner = candidates(group.kernel, readers, producers).find((index) => {
@@ -68,7 +73,9 @@ function candidates(
   const space = elements(spaceOf(kernel));
   const found = new Set<number>();
   for (const input of kernel.inputs) {
-    const related = elements(input.shape) * 2 > space || producers.of(input)?.kind === "loops";
+    // A scalar that everything reads (a loss, a clipping factor) is no reason to join the updates of a whole model.
+    const made = elements(input.shape) > 1 && producers.of(input)?.kind === "loops";
+    const related = elements(input.shape) * 2 > space || made;
     if (related) for (const index of readers.get(input) ?? []) found.add(index);
   }
   return [...found].sort((a, b) => b - a);

@@ -15,15 +15,40 @@ import type { Kernel } from "./kernels.js";
  */
 export type SavedPolicy = "all" | "cheap" | "block";
 
-export interface ForwardBackward {
-  readonly forward: ReadonlySet<Kernel>;
+/** Value by value, what backward makes again. */
+export interface SavedValues {
   /** Values of the forward pass that backward makes again when it needs them. */
   readonly recomputed: ReadonlySet<Node>;
+  /**
+   * The part of the model that each of them belongs to, counted along the model. What is made again for a later stage
+   * only is not kept for its own. Without stages, all is kept until its last reader.
+   */
+  readonly stages?: ReadonlyMap<Node, number>;
+  /**
+   * Of values that pass from stage to stage and are made again: how late. A chain through several stages keeps those
+   * of the lowest level that it passes, and later chains start there.
+   */
+  readonly levels?: ReadonlyMap<Node, number>;
 }
 
-/** Splits the kernels at the loss and decides, value by value, what backward recomputes. */
-export function planSaved(program: Program, kernels: readonly Kernel[], policy: SavedPolicy): ForwardBackward {
-  if (program.loss === undefined) return { forward: new Set(kernels), recomputed: new Set() };
+export interface ForwardBackward extends SavedValues {
+  readonly forward: ReadonlySet<Kernel>;
+}
+
+/** What the forward pass makes, and which of it the rest of the program reads. */
+export interface ForwardValues {
+  readonly forward: ReadonlySet<Kernel>;
+  /** The kernel of the forward pass that makes each value. */
+  readonly producers: ReadonlyMap<Node, Kernel>;
+  /** Values of the forward pass that backward reads. */
+  readonly read: ReadonlySet<Node>;
+  /** What the kernel of the loss and its gradient reads: the forward pass ends there, so all of it is at hand. */
+  readonly atLoss: ReadonlySet<Node>;
+}
+
+/** Splits the kernels of a training program at its loss. */
+export function forwardValues(program: Program, kernels: readonly Kernel[]): ForwardValues | undefined {
+  if (program.loss === undefined) return undefined;
   const ancestors = new Set(reachable([program.loss]));
   const isForward = (kernel: Kernel): boolean =>
     kernel.outputs.some((output) => ancestors.has(output)) && !isLossGradient(kernel);
@@ -34,11 +59,28 @@ export function planSaved(program: Program, kernels: readonly Kernel[], policy: 
   for (const kernel of kernels) {
     if (!forward.has(kernel)) for (const input of kernel.inputs) if (producers.has(input)) read.add(input);
   }
-  if (policy === "all") return { forward, recomputed: new Set() };
+  const atLoss = new Set(kernels.filter(isLossGradient).flatMap((kernel) => kernel.inputs));
+  return { forward, producers, read, atLoss };
+}
+
+/** Splits the kernels at the loss and decides, value by value, what backward recomputes. */
+export function planSaved(
+  program: Program,
+  kernels: readonly Kernel[],
+  policy: SavedPolicy | SavedValues,
+): ForwardBackward {
+  const values = forwardValues(program, kernels);
+  if (values === undefined) return { forward: new Set(kernels), recomputed: new Set() };
+  if (typeof policy !== "string") return { ...policy, forward: values.forward };
+  return { forward: values.forward, recomputed: policyValues(values, policy) };
+}
+
+/** What a policy makes again. */
+export function policyValues({ forward, producers, read, atLoss }: ForwardValues, policy: SavedPolicy): Set<Node> {
+  if (policy === "all") return new Set();
   const recomputed = policy === "cheap" ? cheapToMake(read, producers) : insideBlocks(producers, forward);
-  // The loss and its gradient are one kernel, right where the forward pass ends: what it reads is still there.
-  for (const kernel of kernels) if (isLossGradient(kernel)) for (const input of kernel.inputs) recomputed.delete(input);
-  return { forward, recomputed };
+  for (const input of atLoss) recomputed.delete(input);
+  return recomputed;
 }
 
 function isLossGradient(kernel: Kernel): boolean {

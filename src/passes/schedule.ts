@@ -1,12 +1,14 @@
 import { invariant, must, ThimbleError } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import type { Program } from "../ir/program.js";
+import { linearCrossEntropyWeightGradientOp } from "../ops/cross-entropy.js";
 import { leafAttributes, leafOp } from "../ops/leaves.js";
-import { boundary } from "./expressions.js";
 import { placeOf } from "./fuse.js";
 import type { Kernel } from "./kernels.js";
 import { storageOf } from "./kernels.js";
+import type { Stay } from "./place.js";
 import type { ForwardBackward } from "./saved.js";
+import { unroll } from "./unroll.js";
 import { versionKey } from "./versions.js";
 
 /** One execution of a kernel. A value made more than once has an instance each time. */
@@ -19,7 +21,7 @@ export interface Step {
   readonly forward: boolean;
 }
 
-/** A value at one of the times that it exists. Leaves have one instance, their place in memory. */
+/** A value at one of the times that it is made. Leaves have one instance, their place in memory. */
 export interface Instance {
   readonly node: Node;
   readonly turn: number;
@@ -30,6 +32,8 @@ export interface Schedule {
   readonly steps: readonly Step[];
   /** Assigned leaves by the value that they get. */
   readonly assigned: ReadonlyMap<Node, Node>;
+  /** When the tensors that lie on disk are in memory, in the order of their first uses; see place.ts. */
+  readonly stays?: readonly Stay[];
 }
 
 /**
@@ -45,7 +49,8 @@ export function schedule(program: Program, kernels: readonly Kernel[], split: Fo
   return { steps: unroll(order, producers, split), assigned };
 }
 
-function assignments(program: Program): Map<Node, Node> {
+/** Assigned leaves by the value that they get. */
+export function assignments(program: Program): Map<Node, Node> {
   const assigned = new Map<Node, Node>();
   for (const phase of program.phases) {
     for (const { target, value } of phase.assignments) {
@@ -153,9 +158,19 @@ class Versions {
   }
 }
 
-/** Smaller runs first among what is ready: updates at once, then the order of the graph. */
+/**
+ * Smaller runs first among what is ready: updates at once, then the order of the graph. The output layer's gradient by
+ * its weight, which is larger than what it is made from, waits until all else is done: it would be there while the
+ * most values are saved, and where the embedding is the same tensor, for the whole backward pass.
+ */
 function priority(kernel: Kernel, assigned: ReadonlyMap<Node, Node>, split: ForwardBackward): number {
   if (split.forward.has(kernel)) return placeOf(kernel);
+  if (kernel.kind === "fixed" && kernel.node.op === linearCrossEntropyWeightGradientOp) {
+    const [x] = kernel.node.inputs;
+    const rows = x?.shape[0] ?? 0;
+    const classes = kernel.node.shape[0] ?? 0;
+    if (rows < classes) return Infinity;
+  }
   const updates = kernel.outputs.some((output) => assigned.has(output));
   return updates ? -1 : placeOf(kernel);
 }
@@ -195,51 +210,4 @@ function refuseCycle(kernels: readonly Kernel[], done: ReadonlySet<Kernel>): nev
   const name = stuck?.outputs[0]?.scope ?? "";
   const leaves = stuck?.inputs.filter((input) => input.op === leafOp).map((leaf) => leafAttributes(leaf).name) ?? [];
   invariant(false, `no order of the kernels lets ${leaves.join(", ")} be updated after its last read (${name})`);
-}
-
-/** Turns the order into executions, inserting those that make values again. */
-function unroll(order: readonly Kernel[], producers: ReadonlyMap<Node, Kernel>, split: ForwardBackward): Step[] {
-  const steps: Step[] = [];
-  const current = new Map<Node, Instance>();
-  const again = new Map<Node, Instance>();
-  const instanceFor = (node: Node, backward: boolean): Instance => {
-    if (node.op === leafOp) return leafInstance(node, current);
-    if (!backward || !split.recomputed.has(node))
-      return must(current.get(node), `value of ${node.op.name} ${node.scope}`);
-    const known = again.get(node);
-    if (known !== undefined) return known;
-    remake(node);
-    return must(again.get(node), "recomputed value");
-  };
-  const remake = (node: Node): void => {
-    const kernel = must(producers.get(node), "producer");
-    const wanted = kernel.outputs.filter((output) => split.recomputed.has(output) && !again.has(output));
-    const part = kernel.kind === "loops" ? withOutputs(kernel, wanted) : kernel;
-    const reads = part.inputs.map((input) => instanceFor(input, true));
-    const writes = part.outputs.map((output): Instance => ({ node: output, turn: 1 }));
-    for (const write of writes) if (split.recomputed.has(write.node)) again.set(write.node, write);
-    steps.push({ kernel: part, reads, writes, again: true, forward: false });
-  };
-  for (const kernel of order) {
-    const backward = !split.forward.has(kernel);
-    const reads = kernel.inputs.map((input) => instanceFor(input, backward));
-    const writes = kernel.outputs.map((output): Instance => ({ node: output, turn: 0 }));
-    for (const write of writes) current.set(write.node, write);
-    steps.push({ kernel, reads, writes, again: false, forward: !backward });
-  }
-  return steps;
-}
-
-function leafInstance(node: Node, current: Map<Node, Instance>): Instance {
-  const known = current.get(node) ?? { node, turn: 0 };
-  current.set(node, known);
-  return known;
-}
-
-/** The same kernel for some of its outputs; the others, if it needs them, are read. */
-function withOutputs(kernel: Extract<Kernel, { kind: "loops" }>, outputs: readonly Node[]): Kernel {
-  if (outputs.length === kernel.outputs.length) return kernel;
-  const dropped = kernel.outputs.filter((output) => !outputs.includes(output));
-  const known = new Set([...kernel.inputs, ...dropped]);
-  return { kind: "loops", outputs, inputs: boundary(outputs, (node) => known.has(node)) };
 }

@@ -5,6 +5,7 @@ import { groupsOutputs, isLimited, isScalarInput } from "../passes/bindings.js";
 import { storageOf } from "../passes/kernels.js";
 import type { Instance, Schedule, Step } from "../passes/schedule.js";
 import { bytesOfValue, checkSize, round } from "./layout.js";
+import { Slots } from "./slots.js";
 import type { Buffer, Kind, PersistentLayout, TargetFacts } from "./types.js";
 
 /** A buffer before it has a place. */
@@ -42,6 +43,7 @@ interface Taking {
 /** Decides which values share a buffer, and how long each buffer lives. */
 export class DraftBuffers {
   readonly transient: Draft[] = [];
+  readonly slots: Slots;
   readonly #byInstance = new Map<number, Draft>();
   readonly #lastRead = new Map<number, number>();
   readonly #leaves = new Map<string, Draft>();
@@ -53,6 +55,8 @@ export class DraftBuffers {
     private readonly gradients: ReadonlySet<Node>,
     outputs: readonly Node[],
   ) {
+    this.slots = new Slots(schedule, layout, facts);
+    this.transient.push(...this.slots.drafts);
     schedule.steps.forEach((step, index) => {
       for (const read of step.reads) this.#lastRead.set(keyOf(read), index);
     });
@@ -60,7 +64,7 @@ export class DraftBuffers {
   }
 
   take(step: Step, index: number): DraftStep {
-    const inputs = step.reads.map((read) => this.#resolve(read));
+    const inputs = step.reads.map((read) => this.#resolve(read, index));
     for (const draft of inputs) draft.end = Math.max(draft.end, index);
     const copies: [Draft, Draft][] = [];
     const taking: Taking = { step, index, inputs, copies, grouped: groupsOutputs(step.kernel, this.facts) };
@@ -82,7 +86,10 @@ export class DraftBuffers {
     return must(this.#byInstance.get(keyOf({ node: base, turn: 0 })), `memory of output ${node.op.name}`);
   }
 
-  #resolve(read: Instance): Draft {
+  #resolve(read: Instance, index: number): Draft {
+    const leaf = read.node.op === leafOp ? read.node : this.schedule.assigned.get(read.node);
+    const name = leaf === undefined ? "" : leafAttributes(leaf).name;
+    if (this.slots.has(name)) return this.slots.at(name, index);
     if (read.node.op === leafOp) return this.#leaf(read.node);
     return must(this.#byInstance.get(keyOf(read)), `memory of ${read.node.op.name} in ${read.node.scope}`);
   }
@@ -116,7 +123,8 @@ export class DraftBuffers {
   /** Writes straight into the leaf, unless the kernel still reads the old value at other places. */
   #assign(write: Instance, target: Node, { step, index, inputs, copies, grouped }: Taking): Draft {
     invariant(!isLimited(this.facts) || !isScalarInput(target), "a number that the host sets is assigned");
-    const leaf = this.#leaf(target);
+    const { name } = leafAttributes(target);
+    const leaf = this.slots.has(name) ? this.slots.at(name, index) : this.#leaf(target);
     const readers = step.kernel.inputs.filter((_, place) => inputs[place] === leaf);
     const inPlace = readers.length === 0 ? [] : this.facts.inPlace(step.kernel, write.node);
     if (!grouped && readers.every((node) => inPlace.includes(node))) return leaf;
@@ -161,8 +169,12 @@ export class DraftBuffers {
   }
 }
 
+/** Values are made a few times at most; a double holds these numbers exactly. */
+const mostTurns = 1024;
+
 function keyOf({ node, turn }: Instance): number {
-  return node.id * 2 + turn;
+  invariant(turn < mostTurns, `a value of ${node.scope} is made too often`);
+  return node.id * mostTurns + turn;
 }
 
 function nameOf(node: Node): string {

@@ -6,7 +6,7 @@ import { leafAttributes, leafOp } from "../ops/leaves.js";
 import { isScalarInput } from "../passes/bindings.js";
 import { bytesOf as storedBytes } from "../storage/format.js";
 import { storageFormat } from "../storage/registry.js";
-import type { Buffer, PersistentLayout, TargetLimits } from "./types.js";
+import type { Buffer, PersistentLayout, TargetLimits, Tier } from "./types.js";
 import { unlimited } from "./types.js";
 
 const kindOfRole = { weight: "weights", state: "states", accumulator: "gradients", input: "workspace" } as const;
@@ -25,19 +25,32 @@ export function shardRoom(limits: TargetLimits, alignment: number): number {
   return limits.largestShard === Infinity ? Infinity : Math.floor(limits.largestShard / alignment) * alignment;
 }
 
+/** Addresses on disk: whole pages of any file system, so that a device can be read without a copy. */
+export const diskAlignment = 4096;
+
 /** A number that the host sets takes this many bytes where such numbers lie side by side. */
 const scalarBytes = 8;
 
 /**
  * Places every leaf of the programs, one after another, each in the first shard that has room. Where kernels are short
- * of bindings, numbers that the host sets come first, packed, so that one binding reaches them all.
+ * of bindings, numbers that the host sets come first, packed, so that one binding reaches them all. Leaves of tier
+ * `disk` get an address in one file.
  */
 export function layOutLeaves(
   leaves: Iterable<Node>,
   alignment: number,
   limits: TargetLimits = unlimited,
+  tierOf: (leaf: Node) => Tier = () => "device",
 ): PersistentLayout {
   const buffers = new Map<string, Buffer>();
+  let diskBytes = 0;
+  const putOnDisk = (leaf: Node): void => {
+    const { name, role } = leafAttributes(leaf);
+    const place = { tier: "disk", shard: 0, offset: diskBytes, start: 0, end: Infinity } as const;
+    const bytes = bytesOfValue(leaf);
+    buffers.set(name, { name, kind: kindOfRole[role], bytes, ...place });
+    diskBytes = round(diskBytes + bytes, diskAlignment);
+  };
   const shards: number[] = [];
   const room = shardRoom(limits, alignment);
   const put = (leaf: Node, bytes: number, shard: number): void => {
@@ -56,12 +69,16 @@ export function layOutLeaves(
   }
   for (const leaf of all) {
     if (isKnown(leaf)) continue;
+    if (tierOf(leaf) === "disk") {
+      putOnDisk(leaf);
+      continue;
+    }
     const bytes = round(bytesOfValue(leaf), alignment);
     checkSize(leafAttributes(leaf).name, bytes, limits);
     const first = shards.findIndex((used) => used + bytes <= room);
     put(leaf, bytes, first < 0 ? shards.length : first);
   }
-  return { buffers, bytes: shards.reduce((total, used) => total + used, 0), shards };
+  return { buffers, bytes: shards.reduce((total, used) => total + used, 0), diskBytes, shards };
 }
 
 /** Refuses what no kernel of the target could reach as one range, or what fits into no allocation. */

@@ -1,5 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { exactExtent } from "../testing/exact-offsets.js";
+import { sequence } from "../testing/tiny.js";
 import type { Interval } from "./offsets.js";
 import { largestLive, placeIntervals } from "./offsets.js";
 
@@ -58,6 +60,54 @@ test("shards are never overrun, keep what they held, and are opened only when th
       if (total(intervals.map(({ bytes }) => bytes)) <= largest) expect(opened.length).toBeLessThanOrEqual(1);
     }),
   );
+});
+
+test("few intervals are placed as tightly as can be, or nearly so", () => {
+  const gaps: number[] = [];
+  let above = 0;
+  fc.assert(
+    fc.property(fc.array(interval, { minLength: 4, maxLength: 11 }), (intervals) => {
+      const { extent, bound } = placeIntervals(intervals);
+      const least = exactExtent(intervals);
+      expect(least).toBeGreaterThanOrEqual(bound);
+      expect(extent).toBeGreaterThanOrEqual(least);
+      gaps.push(least === 0 ? 0 : extent / least - 1);
+      if (least > bound) above++;
+    }),
+    { seed: 4, numRuns: 300 },
+  );
+  const [mean, worst] = [gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length, Math.max(...gaps)];
+  expect(mean).toBeLessThan(0.001);
+  expect(worst).toBeLessThan(0.05);
+  // Of some, the bound cannot be reached: the exact search is more than the bound.
+  expect(above).toBeGreaterThan(0);
+});
+
+test("the exact search stacks what is alive together", () => {
+  const intervals: Interval[] = [
+    { bytes: 3, start: 0, end: 2 },
+    { bytes: 2, start: 1, end: 4 },
+    { bytes: 1, start: 3, end: 6 },
+    { bytes: 3, start: 5, end: 7 },
+  ];
+  expect(exactExtent(intervals)).toBe(largestLive(intervals));
+  expect(exactExtent([{ bytes: 4, start: 0, end: 1 }, ...intervals])).toBe(9);
+});
+
+test("where the greedy orders are far from the bound, the search comes nearer", () => {
+  const next = sequence(3);
+  const hard = Array.from({ length: 120 }, (): Interval => {
+    const start = Math.floor((next() + 0.5) * 60);
+    return {
+      bytes: 64 * (1 + Math.floor((next() + 0.5) ** 3 * 300)),
+      start,
+      end: start + Math.floor((next() + 0.5) ** 2 * 40),
+    };
+  });
+  const { extent, bound } = placeIntervals(hard);
+  expect(extent).toBeGreaterThanOrEqual(bound);
+  expect(extent / bound).toBeLessThan(1.02);
+  expect(placeIntervals(hard)).toEqual(placeIntervals(hard));
 });
 
 test("the bound is the most bytes alive at one step", () => {

@@ -27,11 +27,17 @@ export interface Placement {
 
 const unbounded: Room = { used: [], largest: Infinity };
 
+/** A search for a better order begins where the best of the three takes so much more than the bound. */
+const worthwhile = 1.005;
+/** How much such a search may do: intervals compared with one another. */
+const searchWork = 20_000_000;
+
 /**
  * Places intervals so that none that are alive together overlap and none crosses from one shard into the next. Greedy
  * by decreasing size into the smallest gap that fits, also by lifetime and by area; the best of the three is kept
- * (Pisarchyk and Lee, arXiv 2001.03288, and XLA's heap simulator). Bytes must be multiples of the alignment wanted,
- * and no more than a shard holds.
+ * (Pisarchyk and Lee, arXiv 2001.03288, and XLA's heap simulator). Where even that is far from the bound, the order in
+ * which they are placed is improved by a search that is bounded by its work, not by a clock. Bytes must be multiples of
+ * the alignment wanted, and no more than a shard holds.
  */
 export function placeIntervals(intervals: readonly Interval[], room: Room = unbounded): Placement {
   const bound = largestLive(intervals);
@@ -41,13 +47,53 @@ export function placeIntervals(intervals: readonly Interval[], room: Room = unbo
     length,
     (interval) => interval.bytes * length(interval),
   ];
-  let best: Placement | undefined;
+  let best: Ordered | undefined;
   for (const weight of orders) {
-    const placed = placeInOrder(intervals, weight, room, bound);
-    if (best === undefined || placed.extent < best.extent) best = placed;
-    if (best.extent === bound) break;
+    const placed = placeInOrder(intervals, orderBy(intervals, weight), room, bound);
+    if (best === undefined || placed.placement.extent < best.placement.extent) best = placed;
+    if (best.placement.extent === bound) break;
   }
-  return best ?? { shards: [], offsets: [], sizes: room.used, extent: 0, bound };
+  if (best === undefined) return { shards: [], offsets: [], sizes: room.used, extent: 0, bound };
+  const far = best.placement.extent > bound * worthwhile;
+  return far && room.largest === Infinity ? improve(intervals, best, room, bound) : best.placement;
+}
+
+/** A placement, and the order of intervals that led to it. */
+interface Ordered {
+  readonly order: readonly number[];
+  readonly placement: Placement;
+}
+
+/**
+ * Hill climbing over orders: an interval that reaches beyond the bound is placed earlier, ahead of all others or of
+ * one picked by a fixed sequence of numbers; what is no worse is kept.
+ */
+function improve(intervals: readonly Interval[], start: Ordered, room: Room, bound: number): Placement {
+  const count = intervals.length;
+  const base = room.used[0] ?? 0;
+  let [current, best] = [start, start];
+  let state = 1;
+  const below = (limit: number): number => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * limit);
+  };
+  const tries = Math.min(2000, Math.floor(searchWork / (count * count + 1)));
+  for (let attempt = 0; attempt < tries && best.placement.extent > bound; attempt++) {
+    const { order, placement } = current;
+    const beyond = order.flatMap((index, rank) => {
+      const end = (placement.offsets[index] ?? 0) + (intervals[index]?.bytes ?? 0) - base;
+      return end > bound && rank > 0 ? [rank] : [];
+    });
+    const from = beyond[below(beyond.length)] ?? 0;
+    const to = attempt % 2 === 0 ? 0 : below(from);
+    const moved = order.toSpliced(from, 1).toSpliced(to, 0, order[from] ?? 0);
+    // A few steps to the worse lead out of orders that no single move improves.
+    const next = placeInOrder(intervals, moved, room, bound);
+    if (next.placement.extent < best.placement.extent) best = next;
+    if (next.placement.extent <= current.placement.extent || below(16) === 0) current = next;
+    else if (below(64) === 0) current = best;
+  }
+  return best.placement;
 }
 
 interface Placed {
@@ -63,22 +109,22 @@ interface Shard {
   size: number;
 }
 
-function placeInOrder(
-  intervals: readonly Interval[],
-  weight: (interval: Interval) => number,
-  room: Room,
-  bound: number,
-): Placement {
+const nothing: Interval = { bytes: 0, start: 0, end: 0 };
+
+function orderBy(intervals: readonly Interval[], weight: (interval: Interval) => number): number[] {
   const order = intervals.map((_, index) => index);
-  const at = (index: number): Interval => intervals[index] ?? { bytes: 0, start: 0, end: 0 };
+  const bytes = (index: number): number => intervals[index]?.bytes ?? 0;
   const weights = intervals.map(weight);
   const weightOf = (index: number): number => weights[index] ?? 0;
-  order.sort((a, b) => weightOf(b) - weightOf(a) || at(b).bytes - at(a).bytes || a - b);
+  return order.sort((a, b) => weightOf(b) - weightOf(a) || bytes(b) - bytes(a) || a - b);
+}
+
+function placeInOrder(intervals: readonly Interval[], order: readonly number[], room: Room, bound: number): Ordered {
   const numbers = new Array<number>(intervals.length).fill(0);
   const offsets = new Array<number>(intervals.length).fill(room.used[0] ?? 0);
   const shards = room.used.map((used): Shard => ({ base: used, placed: [], size: used }));
   for (const index of order) {
-    const interval = at(index);
+    const interval = intervals[index] ?? nothing;
     if (interval.bytes === 0) continue;
     const { number, offset } = findPlace(interval, shards, room.largest);
     const shard = shards[number] ?? { base: 0, placed: [], size: 0 };
@@ -89,7 +135,8 @@ function placeInOrder(
     shard.size = Math.max(shard.size, offset + interval.bytes);
   }
   const extent = shards.reduce((sum, { size, base }) => sum + size - base, 0);
-  return { shards: numbers, offsets, sizes: shards.map(({ size }) => size), extent, bound };
+  const sizes = shards.map(({ size }) => size);
+  return { order, placement: { shards: numbers, offsets, sizes, extent, bound } };
 }
 
 /** The smallest gap of all shards, else the end at which a shard grows least, else a new shard. */

@@ -2,11 +2,12 @@ import { must } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import { storageOf } from "../passes/kernels.js";
 import type { Schedule } from "../passes/schedule.js";
-import type { Draft } from "./drafts.js";
+import type { Draft, DraftStep } from "./drafts.js";
 import { DraftBuffers } from "./drafts.js";
 import { shardRoom } from "./layout.js";
 import type { Interval, Placement } from "./offsets.js";
-import { placeIntervals } from "./offsets.js";
+import { largestLive, placeIntervals } from "./offsets.js";
+import { lowerPeak } from "./order.js";
 import { sum } from "./sum.js";
 import type { Buffer, PersistentLayout, ProgramPlan, TargetFacts } from "./types.js";
 
@@ -22,14 +23,15 @@ export function planProgram(
   layout: PersistentLayout,
   facts: TargetFacts,
 ): ProgramPlan {
-  const drafts = new DraftBuffers(schedule, layout, facts, new Set(gradients.map(storageOf)), Object.values(outputs));
-  const steps = schedule.steps.map((step, index) => drafts.take(step, index));
-  for (const node of Object.values(outputs)) drafts.keep(node, schedule.steps.length);
-  const units = unitsOf(drafts.transient);
+  const draft = (order: Schedule): Drafted => {
+    const drafted = draftProgram(order, outputs, gradients, layout, facts);
+    return { ...drafted, units: unitsOf(drafted.drafts.transient) };
+  };
+  const { drafts, steps, units } = draftLowest(schedule, Object.values(outputs), facts, draft);
   const room = { used: layout.shards, largest: shardRoom(facts.limits, facts.alignment) };
   const placement = placeIntervals(units, room);
   const placed = placedBuffers(units, placement);
-  const buffer = (draft: Draft): Buffer => draft.persistent ?? must(placed.get(draft), "placement");
+  const buffer = (one: Draft): Buffer => one.persistent ?? must(placed.get(one), "placement");
   return {
     name,
     steps: steps.map((entry) => ({
@@ -40,11 +42,56 @@ export function planProgram(
       copies: entry.copies.map(([from, to]) => [buffer(from), buffer(to)] as const),
     })),
     buffers: drafts.transient.map(buffer),
+    transfers: drafts.slots.transfers(buffer),
     outputs: new Map(Object.entries(outputs).map(([key, node]) => [key, { buffer: buffer(drafts.last(node)), node }])),
     extent: placement.extent,
     shards: placement.sizes,
     bound: placement.bound,
   };
+}
+
+interface Drafted {
+  readonly drafts: DraftBuffers;
+  readonly steps: readonly DraftStep[];
+  readonly units: readonly Unit[];
+}
+
+/** The order given, or one with a lower peak where the search finds it and the drafts bear it out. */
+function draftLowest(
+  schedule: Schedule,
+  outputs: readonly Node[],
+  facts: TargetFacts,
+  draft: (order: Schedule) => Drafted,
+): Drafted {
+  const given = draft(schedule);
+  const lowered = lowerPeak(schedule, outputs, facts);
+  if (lowered === schedule) return given;
+  const other = draft(lowered);
+  return largestLive(other.units) < largestLive(given.units) ? other : given;
+}
+
+/** The most bytes alive at one step, persistent ones left out: what no placement of this order can go below. */
+export function liveExtent(
+  schedule: Schedule,
+  outputs: Readonly<Record<string, Node>>,
+  gradients: readonly Node[],
+  layout: PersistentLayout,
+  facts: TargetFacts,
+): number {
+  return largestLive(unitsOf(draftProgram(schedule, outputs, gradients, layout, facts).drafts.transient));
+}
+
+function draftProgram(
+  schedule: Schedule,
+  outputs: Readonly<Record<string, Node>>,
+  gradients: readonly Node[],
+  layout: PersistentLayout,
+  facts: TargetFacts,
+): { readonly drafts: DraftBuffers; readonly steps: readonly DraftStep[] } {
+  const drafts = new DraftBuffers(schedule, layout, facts, new Set(gradients.map(storageOf)), Object.values(outputs));
+  const steps = schedule.steps.map((step, index) => drafts.take(step, index));
+  for (const node of Object.values(outputs)) drafts.keep(node, schedule.steps.length);
+  return { drafts, steps };
 }
 
 /** What is placed as one: a draft, or several that must lie side by side. */

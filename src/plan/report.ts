@@ -1,3 +1,4 @@
+import type { Decision } from "./budget/describe.js";
 import { liveBytes } from "./offsets.js";
 import { sum } from "./sum.js";
 import type { Kind, PersistentLayout, ProgramPlan } from "./plan.js";
@@ -26,6 +27,12 @@ export interface ProgramReport {
   readonly timeline: readonly TimelineEntry[];
 }
 
+/** Tensors that lie on disk: their bytes, and what each program moves when it runs once. */
+export interface DiskReport {
+  readonly bytes: number;
+  readonly programs: readonly { readonly name: string; readonly read: number; readonly written: number }[];
+}
+
 /** What a run will take, before it runs. */
 export interface MemoryReport {
   /** Bytes that the runtime allocates: the persistent ones and the largest program's. */
@@ -37,6 +44,12 @@ export interface MemoryReport {
   readonly programs: readonly ProgramReport[];
   /** Why gradients are not consumed by their updates at birth, if they are not. */
   readonly notes: readonly string[];
+  /** What the plan does to need less memory, by a budget's leave. */
+  readonly decisions: readonly Decision[];
+  /** Predicted seconds of an optimizer step; 0 where nothing trains. */
+  readonly stepSeconds: number;
+  /** Present if tensors lie on disk. */
+  readonly disk?: DiskReport;
 }
 
 export function reportProgram(plan: ProgramPlan, layout: PersistentLayout): ProgramReport {
@@ -45,7 +58,7 @@ export function reportProgram(plan: ProgramPlan, layout: PersistentLayout): Prog
   const peak = bytes.reduce((best, value, index) => (value > (bytes[best] ?? 0) ? index : best), 0);
   const planBytes = layout.bytes + plan.extent;
   const atPeak = [
-    ...layout.buffers.values(),
+    ...[...layout.buffers.values()].filter(({ tier }) => tier !== "disk"),
     ...plan.buffers.filter((buffer) => buffer.start <= peak && peak <= buffer.end),
   ];
   const composition = { weights: 0, gradients: 0, states: 0, saved: 0, workspace: 0 };
@@ -97,7 +110,17 @@ export function reportPrograms(
     composition: { ...largest.composition, workspace: workspace + Math.max(0, planBytes - largest.planBytes) },
     programs,
     notes,
+    decisions: [],
+    stepSeconds: 0,
+    ...(layout.diskBytes === 0 ? {} : { disk: reportDisk(plans, layout) }),
   };
+}
+
+function reportDisk(plans: readonly ProgramPlan[], { diskBytes }: PersistentLayout): DiskReport {
+  const moved = ({ transfers }: ProgramPlan, wanted: "read" | "write"): number =>
+    sum(transfers, ({ direction, stored }) => (direction === wanted ? stored.bytes : 0));
+  const programs = plans.map((plan) => ({ name: plan.name, read: moved(plan, "read"), written: moved(plan, "write") }));
+  return { bytes: diskBytes, programs };
 }
 
 function largestShards(all: readonly (readonly number[])[]): number[] {

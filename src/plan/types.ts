@@ -59,10 +59,25 @@ export interface PlannedStep {
   readonly copies: readonly (readonly [Buffer, Buffer])[];
 }
 
-/** Memory that outlives a program: weights, states, accumulators, inputs. */
+/** Bytes that move between disk and memory while a program runs; transfers are made in the order of the plan. */
+export interface PlannedTransfer {
+  readonly direction: "read" | "write";
+  /** In tier `disk`. */
+  readonly stored: Buffer;
+  readonly memory: Buffer;
+  /** It is asked for just before this step, */
+  readonly start: number;
+  /** and made before this one; the number of steps if the program's end is early enough. */
+  readonly done: number;
+}
+
+/** What outlives a program: weights, states, accumulators, inputs. */
 export interface PersistentLayout {
   readonly buffers: ReadonlyMap<string, Buffer>;
+  /** Bytes in memory. */
   readonly bytes: number;
+  /** Bytes on disk. */
+  readonly diskBytes: number;
   /** Bytes used of each shard. */
   readonly shards: readonly number[];
 }
@@ -71,6 +86,7 @@ export interface ProgramPlan {
   readonly name: string;
   readonly steps: readonly PlannedStep[];
   readonly buffers: readonly Buffer[];
+  readonly transfers: readonly PlannedTransfer[];
   /** Host-read outputs. */
   readonly outputs: ReadonlyMap<string, { readonly buffer: Buffer; readonly node: Node }>;
   /** Bytes after the persistent ones. */

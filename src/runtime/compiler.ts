@@ -6,6 +6,7 @@ import { must, ThimbleError } from "../errors.js";
 import { findCompiler, type Compiler } from "./find-compiler.js";
 import { digestOf, KernelCache } from "./kernel-cache.js";
 import { cpuFacts, librarySuffix, linkFlags, nativeFlags, usableCores } from "./platform.js";
+import { deal, unitText } from "./units.js";
 
 /**
  * One kernel to compile. `includes` are shared texts (a prelude, a math library) that a unit states once, in order of
@@ -62,24 +63,6 @@ function keysOf(sources: readonly KernelSource[], toolchain: Toolchain): KeyedKe
     ...kernel,
     key: digestOf(machine, kernel.name, kernel.source, ...(kernel.includes ?? [])),
   }));
-}
-
-/** Kernels dealt to at most `units` units, longest source first, each to the unit with least text. */
-function deal(kernels: readonly KeyedKernel[], units: number): KeyedKernel[][] {
-  const count = Math.min(units, kernels.length);
-  const dealt = Array.from({ length: count }, () => ({ text: 0, kernels: [] as KeyedKernel[] }));
-  for (const kernel of [...kernels].sort((a, b) => b.source.length - a.source.length)) {
-    const least = dealt.reduce((best, unit) => (unit.text < best.text ? unit : best));
-    least.text += kernel.source.length;
-    least.kernels.push(kernel);
-  }
-  return dealt.map((unit) => unit.kernels);
-}
-
-function unitText(kernels: readonly KeyedKernel[]): string {
-  const includes = new Set(kernels.flatMap((kernel) => kernel.includes ?? []));
-  const bodies = kernels.map((kernel) => `#line 1 "${kernel.name}"\n${kernel.source}`);
-  return [...includes, ...bodies].join("\n");
 }
 
 /** The compiler's exit and log; its log is what it wrote to both outputs. */

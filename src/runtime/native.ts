@@ -8,7 +8,7 @@ export type RunCall = (
   table: bigint,
   entries: number,
   nanoseconds: bigint,
-  cancel: bigint,
+  control: bigint,
 ) => number | bigint;
 
 /** The runner's functions as JavaScript sees them. */

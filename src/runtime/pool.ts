@@ -1,6 +1,7 @@
 import type { KoffiFunc } from "koffi";
-import { ThimbleError } from "../errors.js";
+import { must, ThimbleError } from "../errors.js";
 import type { CompileOptions } from "./compiler.js";
+import { FilePlaces } from "./file-places.js";
 import { loadNative, NativeMemory, type NativeFunctions, type RunCall } from "./native.js";
 import { usableCores } from "./platform.js";
 import { encodeTable, type Entry, type Table } from "./table.js";
@@ -20,6 +21,7 @@ export interface RunResult {
   readonly cancelled: boolean;
 }
 
+/** What the host and the native runner tell each other, as `Control` in its source; then comes the table. */
 const headerBytes = 64;
 
 /** Programs in the middle of a run: a process that exits stops them, for Node waits for native calls to return. */
@@ -36,11 +38,19 @@ export class Program {
   readonly nanoseconds: BigInt64Array | undefined;
   readonly #memory: NativeMemory;
   readonly #cancel: Int32Array;
+  /** Error, place and position of a transfer that failed. */
+  readonly #failure: BigInt64Array;
   readonly #pool: bigint;
   readonly #run: KoffiFunc<RunCall>;
   readonly #timesAddress: bigint;
 
-  constructor(functions: NativeFunctions, pool: bigint, table: Table, timed: boolean) {
+  constructor(
+    functions: NativeFunctions,
+    pool: bigint,
+    table: Table,
+    timed: boolean,
+    private readonly places?: FilePlaces,
+  ) {
     const { words, entries } = table;
     const timesOffset = headerBytes + words.byteLength;
     this.entries = entries;
@@ -48,6 +58,7 @@ export class Program {
     const buffer = this.#memory.buffer(0, this.#memory.bytes);
     new BigInt64Array(buffer, headerBytes, words.length).set(words);
     this.#cancel = new Int32Array(buffer, 0, 1);
+    this.#failure = new BigInt64Array(buffer, 8, 3);
     this.nanoseconds = timed ? new BigInt64Array(buffer, timesOffset, entries) : undefined;
     this.#timesAddress = timed ? this.#memory.address + BigInt(timesOffset) : 0n;
     this.#pool = pool;
@@ -72,6 +83,8 @@ export class Program {
     running.delete(this);
     if (running.size === 0) process.off("exit", stopAll);
     const completed = Number(status);
+    const [error = 0n, place = 0n, position = 0n] = this.#failure;
+    if (error !== 0n) throw must(this.places, "places of a program with transfers").error(error, place, position);
     if (completed < 0) {
       throw new ThimbleError("program-malformed", "The program has an entry of an unknown kind", {
         where: `entry ${-1 - completed} of ${this.entries}`,
@@ -148,10 +161,18 @@ export class Pool {
     return this.#pool;
   }
 
-  /** Puts a program's table into native memory. With `timed`, each run records nanoseconds per entry. */
-  program(program: readonly Entry[] | Table, timed = false): Program {
+  /**
+   * Puts a program's table into native memory. With `timed`, each run records nanoseconds per entry. `places` are those
+   * that its reads and writes name; they must outlive it.
+   */
+  program(program: readonly Entry[] | Table, timed = false, places?: FilePlaces): Program {
     const table = "words" in program ? program : encodeTable(program);
-    return new Program(this.#functions, this.#handle(), table, timed);
+    return new Program(this.#functions, this.#handle(), table, timed, places);
+  }
+
+  /** Places for the reads and writes of programs; see {@link FilePlaces}. */
+  places(names: readonly string[]): FilePlaces {
+    return new FilePlaces(this.#functions, names);
   }
 
   /** Native memory whose pages the pool's threads have made resident. */

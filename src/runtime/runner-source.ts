@@ -1,192 +1,21 @@
+import { signalSource } from "./runner-signals.js";
+import { systemSource } from "./runner-system.js";
+import { transferSource } from "./runner-transfers.js";
+
 /**
  * The native runner: a pool of worker threads that walks a program table, one call a step. It is C, compiled once
- * per machine like a kernel. All that depends on the operating system stands in its first section.
+ * per machine like a kernel.
  */
 export const runnerSource = String.raw`
-#define _GNU_SOURCE
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-/* ---- operating system ------------------------------------------------------------------------------------------ */
-#if defined(_WIN32)
-#include <windows.h>
-#define EXPORT __declspec(dllexport)
-typedef HANDLE Thread;
-typedef SRWLOCK Lock;
-static void lock_init(Lock* lock) { InitializeSRWLock(lock); }
-static void lock_take(Lock* lock) { AcquireSRWLockExclusive(lock); }
-static void lock_give(Lock* lock) { ReleaseSRWLockExclusive(lock); }
-static void word_wait(atomic_uint* word, unsigned old) { WaitOnAddress((volatile void*)word, &old, 4, INFINITE); }
-static void word_wake(atomic_uint* word) { WakeByAddressAll((void*)word); }
-typedef struct { void (*body)(void*); void* argument; } Start;
-static DWORD WINAPI thread_start(void* raw) {
-  Start start = *(Start*)raw;
-  free(raw);
-  start.body(start.argument);
-  return 0;
-}
-static int thread_create(Thread* thread, void (*body)(void*), void* argument) {
-  Start* start = malloc(sizeof *start);
-  if (!start) return 0;
-  *start = (Start){body, argument};
-  *thread = CreateThread(NULL, 8 << 20, thread_start, start, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
-  if (!*thread) free(start);
-  return *thread != NULL;
-}
-static void thread_join(Thread thread) { WaitForSingleObject(thread, INFINITE); CloseHandle(thread); }
-static int64_t clock_now(void) {
-  LARGE_INTEGER count, frequency;
-  QueryPerformanceCounter(&count);
-  QueryPerformanceFrequency(&frequency);
-  return (int64_t)((double)count.QuadPart * 1e9 / (double)frequency.QuadPart);
-}
-static void* memory_map(int64_t bytes, int64_t* mapped, int64_t* base) {
-  const int64_t align = 2 << 20, page = 4096;
-  *mapped = (bytes + page - 1) & ~(page - 1);
-  char* start = VirtualAlloc(NULL, (SIZE_T)(*mapped + align), MEM_RESERVE, PAGE_READWRITE);
-  if (!start) return NULL;
-  char* aligned = (char*)(((uintptr_t)start + align - 1) & ~(uintptr_t)(align - 1));
-  *base = (int64_t)(uintptr_t)start;
-  if (VirtualAlloc(aligned, (SIZE_T)*mapped, MEM_COMMIT, PAGE_READWRITE)) return aligned;
-  VirtualFree(start, 0, MEM_RELEASE);
-  return NULL;
-}
-static int memory_commit(char* address, int64_t bytes) { return 0; }
-static void memory_unmap(int64_t address, int64_t base, int64_t mapped) { VirtualFree((void*)(uintptr_t)base, 0, MEM_RELEASE); }
-static void memory_vacate(int64_t address, int64_t mapped) { DiscardVirtualMemory((void*)(uintptr_t)address, (SIZE_T)mapped); }
-#else
-#include <pthread.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
-#define EXPORT __attribute__((visibility("default")))
-typedef pthread_t Thread;
-typedef pthread_mutex_t Lock;
-static void lock_init(Lock* lock) { pthread_mutex_init(lock, NULL); }
-static void lock_take(Lock* lock) { pthread_mutex_lock(lock); }
-static void lock_give(Lock* lock) { pthread_mutex_unlock(lock); }
-#if defined(__linux__)
-#include <linux/futex.h>
-#include <sys/syscall.h>
-static void word_wait(atomic_uint* word, unsigned old) { syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0); }
-static void word_wake(atomic_uint* word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0); }
-#else
-static pthread_mutex_t word_mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t word_changed = PTHREAD_COND_INITIALIZER;
-static void word_wait(atomic_uint* word, unsigned old) {
-  pthread_mutex_lock(&word_mutex);
-  while (atomic_load(word) == old) pthread_cond_wait(&word_changed, &word_mutex);
-  pthread_mutex_unlock(&word_mutex);
-}
-static void word_wake(atomic_uint* word) {
-  pthread_mutex_lock(&word_mutex);
-  pthread_cond_broadcast(&word_changed);
-  pthread_mutex_unlock(&word_mutex);
-}
-#endif
-typedef struct { void (*body)(void*); void* argument; } Start;
-static void* thread_start(void* raw) {
-  Start start = *(Start*)raw;
-  free(raw);
-  start.body(start.argument);
-  return NULL;
-}
-static int thread_create(Thread* thread, void (*body)(void*), void* argument) {
-  pthread_attr_t attributes;
-  Start* start = malloc(sizeof *start);
-  if (!start) return 0;
-  *start = (Start){body, argument};
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, 8 << 20);
-  int failed = pthread_create(thread, &attributes, thread_start, start);
-  pthread_attr_destroy(&attributes);
-  if (failed) free(start);
-  return !failed;
-}
-static void thread_join(Thread thread) { pthread_join(thread, NULL); }
-static int64_t clock_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-/* Aligned to 2 MiB so that huge pages fit; the tail stays in small pages, so what is resident is what was asked for. */
-static void* memory_map(int64_t bytes, int64_t* mapped, int64_t* base) {
-  const int64_t align = 2 << 20, page = sysconf(_SC_PAGESIZE);
-  *mapped = (bytes + page - 1) / page * page;
-  char* start = mmap(NULL, (size_t)(*mapped + align), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (start == MAP_FAILED) return NULL;
-  char* aligned = (char*)(((uintptr_t)start + align - 1) & ~(uintptr_t)(align - 1));
-  if (aligned > start) munmap(start, (size_t)(aligned - start));
-  char *end = aligned + *mapped, *limit = start + *mapped + align;
-  if (limit > end) munmap(end, (size_t)(limit - end));
-  *base = (int64_t)(uintptr_t)aligned;
-#if defined(MADV_HUGEPAGE)
-  madvise(aligned, (size_t)*mapped, MADV_HUGEPAGE);
-#endif
-  return aligned;
-}
-/* 1: committed; 0: not supported here, touch it instead. */
-static int memory_commit(char* address, int64_t bytes) {
-#if defined(__linux__)
-  if (madvise(address, (size_t)bytes, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */) == 0) return 1;
-#endif
-  return 0;
-}
-static void memory_unmap(int64_t address, int64_t base, int64_t mapped) { munmap((void*)(uintptr_t)address, (size_t)mapped); }
-static void memory_vacate(int64_t address, int64_t mapped) {
-  const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-  mmap((void*)(uintptr_t)address, (size_t)mapped, protection, flags, -1, 0);
-}
-#endif
-
-static inline void pause_briefly(void) {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("isb");
-#endif
-}
-
+${systemSource}${signalSource}${transferSource}
 /* ---- pool ------------------------------------------------------------------------------------------------------- */
-enum { kind_kernel = 1, kind_copy = 2, kind_fill = 3 }; /* 4.. are for wait, host, branch and collective entries */
+/* 7.. are for host, branch and collective entries. */
+enum { kind_kernel = 1, kind_copy = 2, kind_fill = 3, kind_read = 4, kind_write = 5, kind_wait = 6 };
 typedef struct { int32_t thread, threads; void* pool; } Context;
 typedef void (*Kernel)(const int64_t* arguments, Context* context);
 
-/* A word that threads wait on: they look at it for a while, then sleep, so that an idle pool costs nothing. */
-typedef struct { _Alignas(64) atomic_uint word; atomic_int sleepers; } Signal;
-
-/*
- * How long a thread looks before it sleeps. Looking in vain halves it and success doubles it, for where threads have
- * to share a core the one that looks keeps the other from arriving; now and then the whole time is tried again.
- */
-typedef struct { int64_t most, now; int32_t failures; } Patience;
-
-static void signal_sleep(Signal* signal, unsigned old) {
-  atomic_fetch_add(&signal->sleepers, 1);
-  while (atomic_load(&signal->word) == old) word_wait(&signal->word, old);
-  atomic_fetch_sub(&signal->sleepers, 1);
-}
-static void signal_wait(Signal* signal, unsigned old, Patience* patience) {
-  const int64_t deadline = clock_now() + patience->now;
-  while (patience->most > 0) {
-    for (int i = 0; i < 32; i++) {
-      if (atomic_load_explicit(&signal->word, memory_order_acquire) != old) {
-        patience->now = patience->now * 2 < patience->most ? patience->now * 2 : patience->most;
-        return;
-      }
-      pause_briefly();
-    }
-    if (clock_now() >= deadline) break;
-  }
-  patience->now = ++patience->failures % 64 == 0 ? patience->most : patience->now / 2;
-  signal_sleep(signal, old);
-}
-static void signal_advance(Signal* signal) {
-  atomic_fetch_add(&signal->word, 1);
-  if (atomic_load(&signal->sleepers) > 0) word_wake(&signal->word);
-}
+/* What the host and a run tell each other; it stands before the table. */
+typedef struct { volatile int32_t cancel; Failure failure; } Control;
 
 typedef struct Pool Pool;
 typedef struct { Context context; Pool* pool; Thread handle; Patience patience; } Worker; /* context first */
@@ -200,8 +29,9 @@ struct Pool {
   const int64_t* table;
   int64_t entries, completed, stamp;
   int64_t* nanoseconds;
-  volatile int32_t* cancel;
-  int stopped, closing;
+  Control* control;
+  int stopped, failed, closing;
+  Transfers transfers;
   Worker* workers;
 };
 
@@ -233,8 +63,8 @@ static void finish_entry(Context* context, int64_t entry, int unknown) {
     pool->nanoseconds[entry] = now - pool->stamp;
     pool->stamp = now;
   }
-  pool->completed = unknown ? -1 - entry : entry + 1;
-  if (unknown || (pool->cancel && *pool->cancel)) pool->stopped = 1;
+  pool->completed = unknown ? -1 - entry : pool->failed ? entry : entry + 1;
+  if (unknown || pool->failed || pool->control->cancel) pool->stopped = 1;
   signal_advance(&pool->passed);
 }
 
@@ -264,6 +94,19 @@ static void fill(char* target, int64_t bytes, uint32_t pattern, const Context* c
   if (from < to) memcpy(target + from, &pattern, (size_t)(to - from));
 }
 
+/* Transfers are asked for by one thread; the others meet it after the entry. */
+static void post(Pool* pool, Context* context, const int64_t* at) {
+  if (context->thread != 0) return;
+  const Transfer transfer = {at[0] == kind_write, (char*)(uintptr_t)at[1], (const FilePlace*)(uintptr_t)at[2], at[3]};
+  if (!transfers_post(&pool->transfers, transfer)) pool->failed = 1;
+}
+
+static void await(Pool* pool, Context* context, unsigned count) {
+  if (context->thread != 0) return;
+  transfers_wait(&pool->transfers, count);
+  if (pool->transfers.failure.error) pool->failed = 1;
+}
+
 static void walk(Pool* pool, Context* context) {
   const int64_t* at = pool->table;
   for (int64_t entry = 0; entry < pool->entries && !pool->stopped; entry++) {
@@ -281,6 +124,15 @@ static void walk(Pool* pool, Context* context) {
         fill((char*)(uintptr_t)at[1], at[2], (uint32_t)at[3], context);
         at += 4;
         break;
+      case kind_read:
+      case kind_write:
+        post(pool, context, at);
+        at += 4;
+        break;
+      case kind_wait:
+        await(pool, context, (unsigned)at[1]);
+        at += 2;
+        break;
       default:
         unknown = 1;
     }
@@ -297,6 +149,7 @@ static void work(void* raw) {
     seen++;
     if (pool->closing) return;
     walk(pool, &worker->context);
+    if (worker->context.thread == 0) transfers_wait(&pool->transfers, transfers_posted(&pool->transfers));
     barrier(&worker->context);
     if (worker->context.thread == 0) signal_advance(&pool->done);
   }
@@ -306,6 +159,7 @@ static void close_workers(Pool* pool, int32_t count) {
   pool->closing = 1;
   signal_advance(&pool->start);
   for (int32_t i = 0; i < count; i++) thread_join(pool->workers[i].handle);
+  transfers_close(&pool->transfers);
   free(pool->workers);
   memory_unmap((int64_t)(uintptr_t)pool, pool->base, pool->mapped);
 }
@@ -323,6 +177,7 @@ EXPORT Pool* thimble_pool_create(int32_t threads, int64_t spin) {
   pool->barrier = barrier;
   pool->threads = threads;
   lock_init(&pool->running);
+  pool->transfers.patience = (Patience){spin, spin, 0};
   pool->workers = calloc((size_t)threads, sizeof *pool->workers);
   for (int32_t i = 0; pool->workers && i < threads; i++) {
     Worker* worker = &pool->workers[i];
@@ -345,20 +200,27 @@ EXPORT void thimble_pool_destroy(Pool* pool) {
   close_workers(pool, pool->threads);
 }
 
-/* How many entries were completed (fewer than asked: cancelled), or -1 - i when entry i is of no known kind. */
-EXPORT int64_t thimble_run(Pool* pool, const int64_t* table, int64_t entries, int64_t* nanoseconds, volatile int32_t* cancel) {
+/*
+ * How many entries were completed (fewer than asked: cancelled, or a transfer failed, as control tells), or -1 - i when
+ * entry i is of no known kind. All transfers that were asked for are finished when it returns.
+ */
+EXPORT int64_t thimble_run(Pool* pool, const int64_t* table, int64_t entries, int64_t* nanoseconds, Control* control) {
   lock_take(&pool->running);
   pool->table = table;
   pool->entries = entries;
   pool->nanoseconds = nanoseconds;
-  pool->cancel = cancel;
+  pool->control = control;
   pool->completed = 0;
-  pool->stopped = cancel && *cancel;
+  pool->failed = 0;
+  pool->stopped = control->cancel;
+  pool->transfers.base = atomic_load(&pool->transfers.posted.word);
+  pool->transfers.failure = (Failure){0, NULL, 0};
   pool->stamp = clock_now();
   unsigned old = atomic_load(&pool->done.word);
   signal_advance(&pool->start);
   signal_sleep(&pool->done, old);
   int64_t completed = pool->completed;
+  control->failure = pool->transfers.failure;
   lock_give(&pool->running);
   return completed;
 }

@@ -9,10 +9,17 @@ export type Entry =
   /** The ranges may not overlap. */
   | { readonly kind: "copy"; readonly target: Word; readonly source: Word; readonly bytes: Word }
   /** `pattern` is written as 32-bit words; `bytes` should be a multiple of 4. */
-  | { readonly kind: "fill"; readonly target: Word; readonly bytes: Word; readonly pattern: number };
+  | { readonly kind: "fill"; readonly target: Word; readonly bytes: Word; readonly pattern: number }
+  /**
+   * Asks for bytes of a file to be read into memory, or written from it, while the program goes on. `place` is the
+   * address of a place of a `FilePlaces` (src/runtime/file-places.ts).
+   */
+  | { readonly kind: "read" | "write"; readonly memory: Word; readonly place: Word; readonly bytes: Word }
+  /** Waits until the first `transfers` reads and writes of this run are finished; they are made in order. */
+  | { readonly kind: "wait"; readonly transfers: number };
 
 /** The numbers the native runner knows the kinds by. */
-const kindNumbers = { kernel: 1n, copy: 2n, fill: 3n } as const;
+const kindNumbers = { kernel: 1n, copy: 2n, fill: 3n, read: 4n, write: 5n, wait: 6n } as const;
 
 function wordsOf(entry: Entry): Word[] {
   switch (entry.kind) {
@@ -22,6 +29,11 @@ function wordsOf(entry: Entry): Word[] {
       return [kindNumbers.copy, entry.target, entry.source, entry.bytes];
     case "fill":
       return [kindNumbers.fill, entry.target, entry.bytes, entry.pattern >>> 0];
+    case "read":
+    case "write":
+      return [kindNumbers[entry.kind], entry.memory, entry.place, entry.bytes];
+    case "wait":
+      return [kindNumbers.wait, entry.transfers];
   }
 }
 

@@ -1,4 +1,5 @@
 import type { ProgramPlan } from "../plan/plan.js";
+import type { DiskWeights } from "../runtime/disk-weights.js";
 
 /** Where a session's programs run: memory, and a way to run each of them. */
 export interface Backend {
@@ -10,10 +11,14 @@ export interface Backend {
   bytes(offset: number, length: number): Uint8Array;
   /** Makes the programs ready to run in the arena. */
   prepare(plans: readonly ProgramPlan[]): Promise<void>;
+  /** Says where the tensors are that lie on disk, once they are there. */
+  attach(disk: DiskWeights): void;
   /** Runs program number `index` once; with a signal, it may stop between two kernels and then answers false. */
   run(index: number, signal?: AbortSignal): Promise<boolean>;
   /** Seconds that each kernel of a program took in its last run; empty unless `timed`. */
   times(index: number): number[];
+  /** Seconds for which a program's last run waited for tensors to be read; 0 unless `timed`. */
+  waited(index: number): number;
   close(): void;
 }
 

@@ -1,5 +1,6 @@
 import { must } from "../errors.js";
-import type { ProgramPlan } from "../plan/plan.js";
+import type { PlannedTransfer, ProgramPlan } from "../plan/plan.js";
+import type { DiskWeights } from "../runtime/disk-weights.js";
 import { executePlan } from "../targets/interpret/execute.js";
 import type { Backend, BackendOptions } from "./backend.js";
 
@@ -7,6 +8,7 @@ import type { Backend, BackendOptions } from "./backend.js";
 export class InterpretBackend implements Backend {
   #arena: ArrayBuffer | undefined;
   #plans: readonly ProgramPlan[] = [];
+  #disk: DiskWeights | undefined;
 
   constructor(private readonly options: BackendOptions) {}
 
@@ -27,13 +29,30 @@ export class InterpretBackend implements Backend {
     return Promise.resolve();
   }
 
+  attach(disk: DiskWeights): void {
+    this.#disk = disk;
+  }
+
   run(index: number): Promise<boolean> {
-    executePlan(must(this.#plans[index], "program"), (offset, length) => this.bytes(offset, length), this.options);
+    const transfer = ({ direction, stored }: PlannedTransfer, memory: Uint8Array): void => {
+      const disk = must(this.#disk, "weights on disk");
+      if (direction === "read") disk.read(stored.name, memory);
+      else disk.write(stored.name, memory);
+    };
+    const { poison } = this.options;
+    executePlan(must(this.#plans[index], "program"), (offset, length) => this.bytes(offset, length), {
+      poison,
+      transfer,
+    });
     return Promise.resolve(true);
   }
 
   times(): number[] {
     return [];
+  }
+
+  waited(): number {
+    return 0;
   }
 
   close(): void {

@@ -4,6 +4,7 @@ import { elements } from "../ir/shape.js";
 import type { Tensor } from "../ir/tensor.js";
 import type { WeightSource } from "../io/weight-source.js";
 import { leafAttributes } from "../ops/leaves.js";
+import type { DiskWeights } from "../runtime/disk-weights.js";
 import { tensorToBytes } from "../targets/interpret/memory.js";
 import { compileDecoder } from "../storage/decoder.js";
 import { storageFormat } from "../storage/registry.js";
@@ -13,13 +14,23 @@ import type { SessionPlan } from "./plan.js";
 
 type BytesOf = (name: string) => Uint8Array;
 
+/** Where the tensors of a session are while they get their values. */
+export interface LoadTarget {
+  /** A tensor in memory as it lies there; a copy of one on disk. */
+  readonly bytes: BytesOf;
+  /** Those that lie on disk, if there are any, and memory in which each of them can be put together. */
+  readonly stored?: { readonly disk: DiskWeights; readonly staging: BytesOf };
+}
+
 /** Gives every persistent tensor its value at the start of a run: base weights, methods' tensors, states. */
-export async function loadTensors(plan: SessionPlan, weights: WeightSource, bytesOf: BytesOf): Promise<void> {
+export async function loadTensors(plan: SessionPlan, weights: WeightSource, target: LoadTarget): Promise<void> {
   const { leaves, options } = plan;
+  const bytesOf = target.bytes;
   const base = new Set(options.definition.parameters.map((parameter) => parameter.name));
   for (const [name, leaf] of leaves) {
     const { role, format } = leafAttributes(leaf);
-    if (base.has(name)) await weights.readInto(name, bytesOf(name), format);
+    if (base.has(name))
+      await loadWeight({ name, format, weights, target, changes: options.methods?.prepares === true });
     else if (name.startsWith(streamPrefix)) writeStream(name, bytesOf(name));
     else if (role !== "weight") bytesOf(name).fill(0);
   }
@@ -28,8 +39,34 @@ export async function loadTensors(plan: SessionPlan, weights: WeightSource, byte
     if (tensor.initial.kind === "prepared") bytesOf(tensor.name).fill(0xff);
     else write({ ...tensor, data: initialValues(tensor, options.seed) }, bytesOf(tensor.name));
   }
-  await prepareMethods(plan, bytesOf);
+  await prepareMethods(plan, target);
   copyMasters(plan, bytesOf);
+}
+
+interface WeightLoad {
+  readonly name: string;
+  readonly format: string;
+  readonly weights: WeightSource;
+  readonly target: LoadTarget;
+  /** Whether methods may change it before training. */
+  readonly changes: boolean;
+}
+
+/** Reads a weight into its place in memory; one on disk stays in its file, or is put together and written to another. */
+async function loadWeight({ name, format, weights, target, changes }: WeightLoad): Promise<void> {
+  const { stored, bytes } = target;
+  if (stored?.disk.has(name) !== true) {
+    await weights.readInto(name, bytes(name), format);
+    return;
+  }
+  const found = changes ? undefined : weights.place?.(name, format);
+  if (found !== undefined) {
+    stored.disk.borrow(name, found.path, found.offset);
+    return;
+  }
+  const whole = stored.staging(name);
+  await weights.readInto(name, whole, format);
+  stored.disk.write(name, whole);
 }
 
 function writeStream(name: string, bytes: Uint8Array): void {
@@ -41,7 +78,8 @@ function write(value: Tensor, bytes: Uint8Array): void {
 }
 
 /** Lets methods read and change base weights in place, and set their own tensors. */
-async function prepareMethods({ options, leaves }: SessionPlan, bytesOf: BytesOf): Promise<void> {
+async function prepareMethods({ options, leaves }: SessionPlan, target: LoadTarget): Promise<void> {
+  const { bytes: bytesOf, stored } = target;
   const { methods, definition, seed } = options;
   if (methods?.prepares !== true) return;
   const formatOf = (name: string): string => leafAttributes(must(leaves.get(name), `tensor ${name}`)).format;
@@ -62,7 +100,8 @@ async function prepareMethods({ options, leaves }: SessionPlan, bytesOf: BytesOf
           fix: "Use a base in f32 or bf16.",
         });
       }
-      bytesOf(name).set(encode(values));
+      if (stored?.disk.has(name) === true) stored.disk.write(name, encode(values));
+      else bytesOf(name).set(encode(values));
       return Promise.resolve();
     },
     set: (name, values) => {

@@ -1,6 +1,8 @@
 import { must } from "../errors.js";
-import type { Buffer, ProgramPlan } from "../plan/plan.js";
+import type { Buffer, PlannedTransfer, ProgramPlan } from "../plan/plan.js";
 import { compileLibrary } from "../runtime/compiler.js";
+import type { DiskWeights } from "../runtime/disk-weights.js";
+import type { FilePlaces } from "../runtime/file-places.js";
 import type { Arena } from "../runtime/memory.js";
 import { allocateArena, checkFits } from "../runtime/memory.js";
 import type { Pool, Program } from "../runtime/pool.js";
@@ -19,6 +21,11 @@ export const overheadBytes = 120 * 2 ** 20;
 export class NativeBackend implements Backend {
   #arena: Arena | undefined;
   #programs: Program[] = [];
+  /** The numbers of each program's kernels and copies among its entries, and of those that wait for transfers. */
+  #entries: { readonly kernels: readonly number[]; readonly waits: readonly number[] }[] = [];
+  /** Tensors on disk, in the order of `places`. */
+  #stored: string[] = [];
+  #places: FilePlaces | undefined;
 
   constructor(
     private readonly pool: Pool,
@@ -43,10 +50,14 @@ export class NativeBackend implements Backend {
     const sources = new Map(lowered.flatMap(({ kernels }) => kernels.map((kernel) => [kernel.name, kernel.source])));
     const library = await compileLibrary([...sources].map(([name, source]) => ({ name, source, includes: [prelude] })));
     const base = must(this.#arena, "arena").address;
+    this.#stored = [...new Set(plans.flatMap(({ transfers }) => transfers.map(({ stored }) => stored.name)))];
+    if (this.#stored.length > 0) this.#places = this.pool.places(this.#stored);
     const word = (value: PlannedWord): Word => (typeof value === "number" ? value : base + BigInt(value.buffer.offset));
     this.#programs = lowered.map(({ steps }, index) => {
       const plan = must(plans[index], "plan");
+      const transfers = transferEntries(plan, (transfer) => this.#transfer(transfer, word));
       const entries = steps.flatMap((step, place): Entry[] => [
+        ...transfers(place),
         ...step.entries.map(({ kernel, words }): Entry => ({
           kind: "kernel",
           address: library.address(kernel),
@@ -60,10 +71,12 @@ export class NativeBackend implements Backend {
         })),
         ...(this.options.poison ? fills(plan.buffers.filter((buffer) => buffer.end === place)) : []),
       ]);
-      return this.pool.program(
-        this.options.poison ? [...fills(plan.buffers), ...entries] : entries,
-        this.options.timed,
-      );
+      const all = [...(this.options.poison ? fills(plan.buffers) : []), ...entries, ...transfers(steps.length)];
+      this.#entries.push({
+        kernels: numbersOf(all, ({ kind }) => kind === "kernel" || kind === "copy" || kind === "fill"),
+        waits: numbersOf(all, ({ kind }) => kind === "wait"),
+      });
+      return this.pool.program(all, this.options.timed, this.#places);
     });
     function fills(buffers: readonly Buffer[]): Entry[] {
       return buffers.map((buffer) => ({
@@ -80,19 +93,59 @@ export class NativeBackend implements Backend {
     return !result.cancelled;
   }
 
-  /** Seconds of each entry of a program in its last run; only with `timed`. */
+  attach(disk: DiskWeights): void {
+    this.#stored.forEach((name, index) => {
+      this.#places?.set(index, must(disk.places.get(name), `place of ${name}`));
+    });
+  }
+
+  /** Seconds of each kernel, copy and fill of a program in its last run; only with `timed`. */
   times(index: number): number[] {
-    const nanoseconds = must(this.#programs[index], "program").nanoseconds ?? new BigInt64Array(0);
-    return Array.from(nanoseconds, (value) => Number(value) / 1e9);
+    return this.#seconds(index, must(this.#entries[index], "entries").kernels);
+  }
+
+  waited(index: number): number {
+    return this.#seconds(index, must(this.#entries[index], "entries").waits).reduce((sum, value) => sum + value, 0);
+  }
+
+  #seconds(index: number, entries: readonly number[]): number[] {
+    const { nanoseconds } = must(this.#programs[index], "program");
+    return nanoseconds === undefined ? [] : entries.map((entry) => Number(nanoseconds[entry] ?? 0n) / 1e9);
+  }
+
+  #transfer({ direction, stored, memory }: PlannedTransfer, word: (value: PlannedWord) => Word): Entry {
+    const place = must(this.#places, "places").address(this.#stored.indexOf(stored.name));
+    return { kind: direction, memory: word({ buffer: memory }), place, bytes: stored.bytes };
   }
 
   close(): void {
     for (const program of this.#programs) program.close();
     this.#programs = [];
+    this.#places?.close();
     this.#arena?.release();
     this.#arena = undefined;
     this.pool.close();
   }
+}
+
+/** What asks for transfers, and waits for those that must be finished, before each step. */
+function transferEntries(
+  { transfers }: ProgramPlan,
+  entryOf: (transfer: PlannedTransfer) => Entry,
+): (step: number) => Entry[] {
+  let waited = 0;
+  return (step) => {
+    const asked = transfers.filter(({ start }) => start === step).map(entryOf);
+    // Transfers are finished in the order in which they are asked for.
+    const needed = transfers.findLastIndex(({ done }) => done === step) + 1;
+    if (needed <= waited) return asked;
+    waited = needed;
+    return [...asked, { kind: "wait", transfers: needed }];
+  };
+}
+
+function numbersOf(entries: readonly Entry[], wanted: (entry: Entry) => boolean): number[] {
+  return entries.flatMap((entry, number) => (wanted(entry) ? number : []));
 }
 
 export async function createNativeBackend(options: BackendOptions): Promise<NativeBackend> {

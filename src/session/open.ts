@@ -1,6 +1,9 @@
+import { join } from "node:path";
 import { interpretFacts } from "../targets/interpret/execute.js";
 import { cFacts } from "../targets/c/facts.js";
 import type { TargetFacts } from "../plan/plan.js";
+import { DiskWeights } from "../runtime/disk-weights.js";
+import { cacheDirectory } from "../runtime/platform.js";
 import type { Backend, BackendOptions } from "./backend.js";
 import { InterpretBackend } from "./interpret-backend.js";
 import { createNativeBackend } from "./native-backend.js";
@@ -14,9 +17,13 @@ export function factsOf(target: TargetName, threads: number): TargetFacts {
   return target === "c" ? cFacts(threads) : interpretFacts;
 }
 
-/** The plan of a session, without weights, memory or a compiler. */
+const planned = new WeakMap<SessionOptions, SessionPlan>();
+
+/** The plan of a session, without weights, memory or a compiler; made once for each options object. */
 export function planOnly(options: SessionOptions): SessionPlan {
-  return planSession(options, factsOf(options.target, options.threads));
+  const plan = planned.get(options) ?? planSession(options, factsOf(options.target, options.threads));
+  planned.set(options, plan);
+  return plan;
 }
 
 /**
@@ -39,9 +46,16 @@ export async function openSession(
     backend.close();
     throw error;
   }
-  const session = new RunningSession(plan, backend);
+  const session = new RunningSession(plan, backend, diskWeights(plan));
   session.compileSeconds = (performance.now() - started) / 1000;
   return session;
+}
+
+function diskWeights({ options, layout }: SessionPlan): DiskWeights | undefined {
+  const tensors = [...layout.buffers.values()].filter(({ tier }) => tier === "disk");
+  if (tensors.length === 0) return undefined;
+  const { folder = join(cacheDirectory(), "weights"), uncached = false } = options.place ?? {};
+  return new DiskWeights(tensors, { folder, uncached });
 }
 
 async function createBackend(target: TargetName, options: BackendOptions): Promise<Backend> {

@@ -122,7 +122,10 @@ const f32 = (bytes: Uint8Array): Float32Array => new Float32Array(bytes.buffer, 
 
 const variants: [string, Overrides][] = [
   ["lora", {}],
-  ["lora, clipped", { clip: 0.05 }],
+  // Clipped to a fortieth, one element of a gradient that is nothing but rounding is as large as AdamW's usual epsilon,
+  // and its sign moves the element by a whole step, one way or the other. Every kernel of such a step agrees with the
+  // interpreter (kernels.test.ts), and so do the losses with SGD, or with an epsilon above the rounding, as here.
+  ["lora, clipped", { clip: 0.05, optimizer: makeOptimizer({ epsilon: 1e-6 }) }],
   ["lora, recomputed blocks", { saved: "block" }],
   ["lora, everything saved", { saved: "all" }],
   ["lora, two micro-batches", { accumulate: 2 }],
@@ -138,8 +141,7 @@ describe("compiled to C", () => {
     const compiled = await train(options({ ...overrides, target: "c" }), { poison: true });
     const oracle = await train(options({ ...overrides, target: "interpret" }), { poison: true });
     expect(relativeDifference(compiled.losses.slice(0, 1), oracle.losses.slice(0, 1))).toBeLessThan(2e-6);
-    // Adam turns the sign of a rounding error into a whole step where a gradient is nearly zero.
-    expect(relativeDifference(compiled.losses, oracle.losses)).toBeLessThan(5e-5);
+    expect(relativeDifference(compiled.losses, oracle.losses)).toBeLessThan(1e-5);
     expect(compiled.losses[0]).toBeGreaterThan(must(compiled.losses[2], "loss") - 1);
     if (overrides.clip !== undefined)
       expect(relativeDifference(compiled.norms as number[], oracle.norms as number[])).toBeLessThan(1e-4);

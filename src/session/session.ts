@@ -6,10 +6,14 @@ import { elements } from "../ir/shape.js";
 import { leafAttributes } from "../ops/leaves.js";
 import { bytesOfValue } from "../plan/plan.js";
 import { sum } from "../plan/sum.js";
+import { differencePrefix } from "../methods/estimator.js";
+import { trainingProgram } from "../step/build.js";
 import { decodeInputs } from "../step/decode.js";
+import type { DiskWeights } from "../runtime/disk-weights.js";
 import type { Backend } from "./backend.js";
 import { loadTensors } from "./load.js";
 import type { SessionPlan } from "./plan.js";
+import { splitBatch } from "./split.js";
 import type { PersistentTensor, Session, SessionBatch, StepResult } from "./types.js";
 
 /** A planned session in memory, on some backend. Create it with `openSession` (src/session/open.ts). */
@@ -24,6 +28,7 @@ export class RunningSession implements Session {
   constructor(
     private readonly plan: SessionPlan,
     private readonly backend: Backend,
+    private readonly disk?: DiskWeights,
   ) {
     const { options, report, training, leaves } = plan;
     this.report = report;
@@ -39,7 +44,23 @@ export class RunningSession implements Session {
   }
 
   async load(weights: WeightSource): Promise<void> {
-    await loadTensors(this.plan, weights, (name) => this.bytes(name));
+    const { disk, plan } = this;
+    const bytes = (name: string): Uint8Array => this.bytes(name);
+    const stored = disk === undefined ? {} : { stored: { disk, staging: (name: string) => this.#slot(name) } };
+    await loadTensors(plan, weights, { bytes, ...stored });
+    if (disk === undefined) return;
+    disk.flush();
+    this.backend.attach(disk);
+  }
+
+  /** Memory that some program keeps for a tensor on disk; it is free while none runs. */
+  #slot(name: string): Uint8Array {
+    const all = this.plan.plans.flatMap(({ transfers }) => transfers);
+    const { stored, memory } = must(
+      all.find((transfer) => transfer.stored.name === name),
+      `memory for ${name}`,
+    );
+    return this.backend.bytes(memory.offset, stored.bytes);
   }
 
   bytes(name: string): Uint8Array {
@@ -48,6 +69,7 @@ export class RunningSession implements Session {
     if (buffer === undefined || leaf === undefined) {
       throw new ThimbleError("tensor-unknown", "The session has no tensor of this name", { given: name });
     }
+    if (buffer.tier === "disk") return must(this.disk, "weights on disk").read(name);
     return this.backend.bytes(buffer.offset, bytesOfValue(leaf));
   }
 
@@ -58,24 +80,47 @@ export class RunningSession implements Session {
     const started = performance.now();
     const total = sum(batches, (batch) => sum(batch.weights, (weight) => weight));
     this.#writeScalars(rate, step);
-    if (options.accumulate > 1) this.#clearSums();
+    const parts = batches.flatMap((batch) => splitBatch(batch, options.split ?? 1));
+    const summing = parts.length > 1;
+    if (summing) this.#clearSums();
+    const variant = options.methods?.variant(step) ?? "";
+    const main = trainingProgram(summing ? "accumulate" : "train", variant);
+    const last = summing ? trainingProgram("apply", variant) : main;
     let loss = 0;
-    for (const batch of batches) {
+    for (const batch of parts) {
       this.#writeBatch(batch, total);
-      await this.#run(options.accumulate > 1 ? "accumulate" : "train");
-      loss += this.#output(options.accumulate > 1 ? "accumulate" : "train", "loss");
+      await this.#run(main);
+      loss += this.#output(main, "loss");
     }
-    if (options.accumulate > 1) await this.#run("apply");
+    if (summing) await this.#run(last);
     const seconds = (performance.now() - started) / 1000;
-    if (options.clip === undefined) return { loss, seconds };
-    const last = options.accumulate > 1 ? "apply" : "train";
-    return { loss, seconds, gradientNorm: this.#output(last, "gradientNorm") };
+    const differences = this.#differences(last);
+    const estimate = differences.length === 0 ? {} : { differences };
+    if (options.clip === undefined) return { loss, seconds, ...estimate };
+    return { loss, seconds, ...estimate, gradientNorm: this.#output(last, "gradientNorm") };
+  }
+
+  async apply(sums: ReadonlyMap<string, number>, { rate, step }: { rate: number; step: number }): Promise<void> {
+    this.#writeScalars(rate, step);
+    for (const [name, value] of sums) this.#write(name, Float32Array.of(value));
+    await this.#run(trainingProgram("apply", this.plan.options.methods?.variant(step) ?? ""));
+  }
+
+  /** What a zeroth-order estimator gives out, direction by direction. */
+  #differences(program: string): number[] {
+    const { outputs } = must(this.plan.plans[this.#index(program)], "program");
+    const names = [...outputs.keys()].filter((name) => name.startsWith(differencePrefix));
+    return names.map((name) => this.#output(program, name));
   }
 
   async evaluate(batch: SessionBatch): Promise<{ lossSum: number; weightSum: number }> {
-    this.#writeBatch(batch, 1);
-    await this.#run("evaluate");
-    return { lossSum: this.#output("evaluate", "loss"), weightSum: sum(batch.weights, (weight) => weight) };
+    let lossSum = 0;
+    for (const part of splitBatch(batch, this.plan.options.split ?? 1)) {
+      this.#writeBatch(part, 1);
+      await this.#run("evaluate");
+      lossSum += this.#output("evaluate", "loss");
+    }
+    return { lossSum, weightSum: sum(batch.weights, (weight) => weight) };
   }
 
   async decode(ids: Int32Array, position: number): Promise<Float32Array> {
@@ -103,8 +148,14 @@ export class RunningSession implements Session {
     return this.backend.times(this.#index(program));
   }
 
+  /** Seconds for which a program's last run waited for the disk; the session must have been opened `timed`. */
+  waited(program: string): number {
+    return this.backend.waited(this.#index(program));
+  }
+
   close(): void {
     this.backend.close();
+    this.disk?.close();
   }
 
   async #decodeSome(ids: Int32Array, position: number): Promise<Float32Array<ArrayBuffer>> {
@@ -124,6 +175,7 @@ export class RunningSession implements Session {
   }
 
   async #run(program: string): Promise<void> {
+    this.disk?.check();
     await this.backend.run(this.#index(program));
   }
 

@@ -7,6 +7,9 @@ import type { MemoryReport } from "../plan/report.js";
 import type { Optimizer } from "../optim/types.js";
 import type { Shape } from "../ir/shape.js";
 import type { DType } from "../ir/dtype.js";
+import type { Rates } from "../plan/predict.js";
+import type { Lever } from "./levers.js";
+import type { PlaceOptions } from "./place.js";
 
 export type TargetName = "c" | "interpret";
 
@@ -24,7 +27,8 @@ export interface SessionOptions {
   readonly optimizer: Optimizer;
   /** Largest global gradient norm; undefined = no clipping. */
   readonly clip: number | undefined;
-  readonly saved: SavedPolicy;
+  /** `fastest`: of keeping all and keeping what is dear, the faster by prediction, if it is clearly so. */
+  readonly saved: SavedPolicy | "fastest";
   /** Rows hold several records, which must not see each other. */
   readonly segments: boolean;
   /** Whether the training programs exist: they need methods. */
@@ -35,6 +39,23 @@ export interface SessionOptions {
   readonly target: TargetName;
   readonly threads: number;
   readonly seed: number;
+  /** Frozen weights that lie on disk; if not given, all lie in memory. */
+  readonly place?: PlaceOptions | undefined;
+  /** Each micro-batch is run in so many parts, whose gradients are added up; 1 if not given. Divides `batch`. */
+  readonly split?: number;
+  /** What the run may take; training is then planned to keep to it, by all levers there are. */
+  readonly budget?: MemoryBudget | undefined;
+  /** Levers that change numbers beyond rounding: pulled only where the budget allows it. */
+  readonly lossy?: readonly Lever[];
+  /** How fast this machine runs kernels; common values if not given. */
+  readonly rates?: Rates | undefined;
+}
+
+export interface MemoryBudget {
+  /** Bytes of the plan and of what the process takes beside it; `min`: as few as can be. */
+  readonly bytes: number | "min";
+  readonly overheadBytes: number;
+  readonly allowLossy: boolean;
 }
 
 /** One micro-batch: B*T of each; weights are raw (0 or 1, say) and are divided by the step's total in the session. */
@@ -51,6 +72,11 @@ export interface StepResult {
   readonly loss: number;
   /** Present with clipping. */
   readonly gradientNorm?: number;
+  /**
+   * Present with a zeroth-order estimator: the difference of the losses along each direction. Where one is not finite,
+   * the step was skipped.
+   */
+  readonly differences?: readonly number[];
   readonly seconds: number;
 }
 
@@ -82,11 +108,19 @@ export interface Session {
     batches: readonly SessionBatch[],
     options: { readonly rate: number; readonly step: number },
   ): Promise<StepResult>;
+  /** The update alone, from the sums over micro-batches by name (see Estimate.linear): how a trajectory is replayed. */
+  readonly apply?: (
+    sums: ReadonlyMap<string, number>,
+    options: { readonly rate: number; readonly step: number },
+  ) => Promise<void>;
   /** Forward only: the weighted sum of the token losses and the sum of the weights. */
   evaluate(batch: SessionBatch): Promise<{ readonly lossSum: number; readonly weightSum: number }>;
   /** Feeds tokens at `position` into the cache; the logits of the last one. */
   decode(ids: Int32Array, position: number): Promise<Float32Array>;
-  /** The bytes of a persistent tensor in place: a view, valid until the session closes. */
+  /**
+   * The bytes of a persistent tensor in place: a view, valid until the session closes. Of a tensor that lies on disk
+   * (frozen weights, if `place` says so) it is a copy.
+   */
   bytes(name: string): Uint8Array;
   close(): void;
 }

@@ -1,18 +1,21 @@
-import { gradients as differentiate } from "../autodiff/gradients.js";
-import { must } from "../errors.js";
+import { must, ThimbleError } from "../errors.js";
 import { Graph } from "../ir/node.js";
 import type { Node } from "../ir/node.js";
-import type { Assignment, Program } from "../ir/program.js";
-import { decays } from "../methods/compose.js";
+import type { Assignment, Phase, Program } from "../ir/program.js";
+import type { Estimate, FinishedEstimate } from "../methods/estimator.js";
 import { tokenLoss } from "../models/loss.js";
 import { add, multiply } from "../ops/arithmetic.js";
 import { leaf } from "../ops/leaves.js";
 import { clipGlobalNorm } from "../optim/clip.js";
 import type { Optimizer } from "../optim/types.js";
+import type { Trainable } from "./estimate.js";
+import { backpropagation, trainedModel } from "./estimate.js";
 import type { BuiltForward, ForwardOptions } from "./forward.js";
 import { buildForward } from "./forward.js";
 import type { StepScalars } from "./inputs.js";
-import { batchInputs, stepScalars, streamLeaf } from "./inputs.js";
+import { batchInputs, stepScalars } from "./inputs.js";
+
+export type { Trainable } from "./estimate.js";
 
 export interface TrainingOptions extends ForwardOptions {
   readonly optimizer: Optimizer;
@@ -20,14 +23,6 @@ export interface TrainingOptions extends ForwardOptions {
   /** Micro-batches of one optimizer step. */
   readonly accumulate: number;
   readonly segments: boolean;
-}
-
-/** A tensor that trains, with its optimizer settings. */
-export interface Trainable {
-  readonly name: string;
-  readonly node: Node;
-  readonly rateFactor: number;
-  readonly decay: boolean;
 }
 
 export interface TrainingPrograms {
@@ -41,61 +36,79 @@ export interface TrainingPrograms {
   readonly copies: ReadonlyMap<string, string>;
 }
 
-/** Forward, loss, backward, clipping and update as one program (or two, with accumulation). */
+/** The name of a step's program; `variant` is what the methods say of the step ("" = the ordinary one). */
+export function trainingProgram(name: "train" | "accumulate" | "apply", variant: string): string {
+  return variant === "" ? name : `${name}@${variant}`;
+}
+
+/**
+ * Forward, loss, backward, clipping and update as one program (or two, with accumulation), for each kind of step that
+ * the methods tell apart.
+ */
 export function buildTraining(options: TrainingOptions): TrainingPrograms {
+  const [ordinary, ...others] = ["", ...(options.methods?.variants ?? [])].map((variant) =>
+    buildVariant(options, variant),
+  );
+  const built = must(ordinary, "training programs");
+  return { ...built, programs: [...built.programs, ...others.flatMap(({ programs }) => programs)] };
+}
+
+function buildVariant(options: TrainingOptions, variant: string): TrainingPrograms {
   const graph = new Graph();
-  const inputs = batchInputs(graph, options.batch, options.length, options.segments);
   const scalars = stepScalars(graph);
-  const forward = buildForward(graph, inputs, options, scalars);
-  const loss = tokenLoss(forward.result, inputs);
-  const trainables = trainablesOf(forward, options);
-  const made = differentiate(
-    loss,
-    trainables.map(({ node }) => node),
-  );
+  const model = trainedModel(graph, options, scalars);
+  const estimate = (options.methods?.estimate ?? backpropagation)(model);
+  const { loss, phases, linear, backward, restored } = estimate;
+  const trainables = model.trainables();
+  if (backward === undefined) refuseVanishing(trainables, options.optimizer);
   const copies = new Map<string, string>();
-  const finish = (gradients: readonly Node[]): { assignments: Assignment[]; outputs: Record<string, Node> } =>
-    graph.inScope("update", () => updates(graph, trainables, gradients, scalars, options, copies));
-  const notes = notesFor(options);
+  const finish = (sums: readonly Node[], kept: Estimate["restored"]): Phase =>
+    graph.inScope("update", () =>
+      updates(graph, trainables, estimate.finish(sums), kept, scalars, { ...options, variant }, copies),
+    );
+  const common = { graph, gradients: backward ?? [], ...(backward === undefined ? {} : { loss }) };
+  const result = { trainables, forward: model.forward(), notes: notesFor(options, backward !== undefined), copies };
+  const values = linear.map(({ value }) => value);
   if (options.accumulate === 1) {
-    const { assignments, outputs } = finish(made);
-    const phases = [{ assignments, outputs: { loss, ...outputs } }];
-    return { programs: [{ name: "train", graph, phases, loss, gradients: made }], trainables, forward, notes, copies };
+    const { assignments, outputs } = finish(values, restored);
+    const last = { assignments, outputs: { loss, ...outputs } };
+    return { programs: [{ ...common, name: trainingProgram("train", variant), phases: [...phases, last] }], ...result };
   }
-  const sums = trainables.map(({ name, node }) =>
-    leaf(graph, { name: `${name}.gradient`, role: "accumulator", shape: node.shape, dtype: "f32" }),
+  const sums = linear.map(({ name, value }) =>
+    leaf(graph, { name, role: "accumulator", shape: value.shape, dtype: "f32" }),
   );
-  const accumulate = graph.inScope("update", () =>
-    sums.map((target, index) => ({ target, value: add(must(made[index], "gradient"), target) })),
-  );
-  const { assignments, outputs } = finish(sums);
+  const accumulate = graph.inScope("update", () => [
+    ...sums.map((target, index) => ({ target, value: add(must(values[index], "term"), target) })),
+    ...(restored === undefined ? [] : trainables.map(restored)),
+  ]);
+  const last = { assignments: accumulate, outputs: { loss } };
   return {
     programs: [
-      { name: "accumulate", graph, phases: [{ assignments: accumulate, outputs: { loss } }], loss, gradients: made },
-      { name: "apply", graph, phases: [{ assignments, outputs }], gradients: [] },
+      { ...common, name: trainingProgram("accumulate", variant), phases: [...phases, last] },
+      { name: trainingProgram("apply", variant), graph, phases: [finish(sums, undefined)], gradients: [] },
     ],
-    trainables,
-    forward,
-    notes,
-    copies,
+    ...result,
   };
 }
 
-function trainablesOf(forward: BuiltForward, options: TrainingOptions): Trainable[] {
-  const base = [...forward.parameters.values()]
-    .filter(({ spec }) => options.methods?.trains(spec) === true)
-    .map(({ spec, node }) => ({ name: spec.name, node, rateFactor: 1, decay: decays(spec) }));
-  const added = [...forward.adapters.values()].map(({ tensor, node }) => ({
-    name: tensor.name,
-    node,
-    rateFactor: tensor.rateFactor,
-    decay: tensor.decay,
-  }));
-  return [...base, ...added];
+/** Zeroth-order steps are far below the spacing of 16-bit weights: rounded to nearest, all of them would be lost. */
+function refuseVanishing(trainables: readonly Trainable[], optimizer: Optimizer): void {
+  const lost = trainables.find(({ node: { shape, dtype } }) => {
+    const type = { shape, dtype };
+    const master = optimizer.states(type).some(({ initial }) => initial === "parameter");
+    return dtype !== "f32" && !optimizer.rounds(type) && !master;
+  });
+  if (lost === undefined) return;
+  throw new ThimbleError("estimate-vanishing", "Updates this small vanish when weights are rounded to nearest", {
+    where: lost.name,
+    given: lost.node.dtype,
+    fix: "Round stochastically, keep f32 masters, or train in f32.",
+  });
 }
 
-function notesFor(options: TrainingOptions): string[] {
+function notesFor(options: TrainingOptions, backward: boolean): string[] {
   const notes: string[] = [];
+  if (!backward) return notes;
   if (options.clip !== undefined)
     notes.push("all gradients are kept until the update: clipping needs the norm of them all");
   if (options.accumulate > 1) notes.push("gradients are summed over micro-batches and kept until the update");
@@ -105,28 +118,29 @@ function notesFor(options: TrainingOptions): string[] {
 function updates(
   graph: Graph,
   trainables: readonly Trainable[],
-  gradients: readonly Node[],
-  scalars: StepScalars,
-  options: TrainingOptions,
+  { gradients, rateFactor, outputs }: FinishedEstimate,
+  restored: Estimate["restored"],
+  common: StepScalars,
+  options: TrainingOptions & { readonly variant: string },
   copies: Map<string, string>,
-): { assignments: Assignment[]; outputs: Record<string, Node> } {
+): Phase {
+  const scalars = rateFactor === undefined ? common : { ...common, rate: multiply(common.rate, rateFactor) };
   const clipping = options.clip === undefined ? undefined : clipGlobalNorm(gradients, options.clip);
   const assignments = trainables.flatMap((trainable, index) => {
+    const at = restored?.(trainable) ?? { target: trainable.node, value: trainable.node };
     const gradient = must(gradients[index], "gradient");
     const scaled = clipping === undefined ? gradient : multiply(gradient, clipping.scale);
-    return updateOne(graph, trainable, scaled, index, scalars, options.optimizer, copies);
+    const rule = options.methods?.update(trainable, options.optimizer, options.variant) ?? options.optimizer;
+    return updateOne(graph, trainable, at, scaled, scalars, rule, copies);
   });
-  return { assignments, outputs: clipping === undefined ? {} : { gradientNorm: clipping.norm } };
+  return { assignments, outputs: clipping === undefined ? outputs : { ...outputs, gradientNorm: clipping.norm } };
 }
-
-/** Streams that one tensor's rounding may use. */
-const streamsEach = 4;
 
 function updateOne(
   graph: Graph,
-  { name, node, rateFactor, decay }: Trainable,
+  { name, node, stream, rateFactor, decay }: Trainable,
+  at: { readonly target: Node; readonly value: Node },
   gradient: Node,
-  index: number,
   scalars: StepScalars,
   optimizer: Optimizer,
   copies: Map<string, string>,
@@ -139,21 +153,19 @@ function updateOne(
   });
   const { rate, seedLow, seedHigh, step } = scalars;
   const updated = optimizer.update({
-    parameter: node,
+    parameter: at.value,
     gradient,
     states: Object.fromEntries(states.map((state) => [state.key, state.node])),
     rate: multiply(rate, rateFactor),
     scalars: { correction1: scalars.correction1, correction2: scalars.correction2 },
     decay,
-    ...(optimizer.rounds(type)
-      ? { random: { key: { low: seedLow, high: seedHigh }, step, stream: streamLeaf(graph, index * streamsEach) } }
-      : {}),
+    ...(optimizer.rounds(type) ? { random: { key: { low: seedLow, high: seedHigh }, step, stream } } : {}),
   });
   const kept = states.map(({ key, node: target }) => ({
     target,
     value: must(updated.states[key], `new state ${key}`),
   }));
-  return [{ target: node, value: updated.value }, ...kept];
+  return [{ target: at.target, value: updated.value }, ...kept];
 }
 
 /** The loss alone: weighted sum over the batch, with the methods' tensors in place and no dropout. */

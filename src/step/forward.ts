@@ -1,3 +1,4 @@
+import { ThimbleError } from "../errors.js";
 import type { Graph, Node } from "../ir/node.js";
 import { elements } from "../ir/shape.js";
 import type { ComposedMethods } from "../methods/compose.js";
@@ -19,6 +20,8 @@ export interface ForwardOptions {
   readonly activation: "f32" | "bf16";
   /** Storage format of a checkpoint tensor in memory. */
   readonly storedFormat: (parameter: string) => string;
+  /** What the model reads instead of the leaf of a tensor that trains; absent = the leaf. */
+  readonly replace?: ((name: string, leaf: Node) => Node) | undefined;
 }
 
 /** A forward pass together with the leaves that it introduced. */
@@ -37,12 +40,15 @@ export function valueType(format: string): "f32" | "bf16" | "f16" {
   return format === "bf16" || format === "f16" ? format : "f32";
 }
 
-/** Builds the model's forward pass with the methods' changes; `scalars` only where the step trains (for dropout). */
+/**
+ * Builds the model's forward pass with the methods' changes; `scalars` only where the step trains (for dropout).
+ * With "refuse" there may be no dropout: two passes could not have the same.
+ */
 export function buildForward(
   graph: Graph,
   inputs: StepInputs,
   options: ForwardOptions,
-  scalars: StepScalars | undefined,
+  scalars: StepScalars | "refuse" | undefined,
   attention?: ForwardContext["attention"],
 ): BuiltForward {
   const { definition, methods, batch, length, activation } = options;
@@ -58,10 +64,10 @@ export function buildForward(
   const parameter = (spec: ParameterSpec): Node => {
     const node = base.parameter(spec);
     parameters.set(spec.name, { spec, node });
-    return node;
+    return methods?.trains(spec) === true ? (options.replace?.(spec.name, node) ?? node) : node;
   };
   const own: ForwardContext = { ...base, parameter, ...(attention === undefined ? {} : { attention }) };
-  const collected = new AdapterLeaves(graph, definition, parameter, scalars);
+  const collected = new AdapterLeaves(graph, definition, parameter, scalars, options.replace);
   const context: ForwardContext = {
     ...own,
     linear: (spec, x) =>
@@ -83,14 +89,15 @@ class AdapterLeaves implements AdaptContext {
     readonly graph: Graph,
     readonly model: ModelDefinition,
     private readonly parameter: (spec: ParameterSpec) => Node,
-    private readonly scalars: StepScalars | undefined,
+    private readonly scalars: StepScalars | "refuse" | undefined,
+    private readonly replace: ForwardOptions["replace"],
   ) {}
 
   trainable(tensor: AdapterTensor): Node {
     const { name, shape, dtype } = tensor;
     const node = leaf(this.graph, { name, role: "weight", shape, dtype });
     this.adapters.set(name, { tensor, node });
-    return node;
+    return this.replace?.(name, node) ?? node;
   }
 
   fixed({ name, shape, dtype }: { name: string; shape: readonly number[]; dtype: AdapterTensor["dtype"] }): Node {
@@ -110,6 +117,7 @@ class AdapterLeaves implements AdaptContext {
   /** Inverted dropout; the mask is made again from its bits wherever it is read, never stored. */
   dropout(x: Node, p: number, place: string): Node {
     if (this.scalars === undefined || p === 0) return x;
+    if (this.scalars === "refuse") throw dropoutError(p, place);
     const { seedLow, seedHigh, step } = this.scalars;
     const number = this.#streams.get(place) ?? this.#streams.size;
     this.#streams.set(place, number);
@@ -117,6 +125,15 @@ class AdapterLeaves implements AdaptContext {
     const bits = randomBits({ low: seedLow, high: seedHigh }, stream, step, x.shape);
     return cast(select(less(uniformFrom(bits), p), 0, multiply(cast(x, "f32"), 1 / (1 - p))), x.dtype);
   }
+}
+
+function dropoutError(p: number, place: string): ThimbleError {
+  return new ThimbleError("estimate-dropout", "Dropout would drown the difference that the gradient is made of", {
+    where: place,
+    given: `dropout ${p}`,
+    expected: "dropout 0 with a zeroth-order method",
+    fix: "Set the method's dropout to 0.",
+  });
 }
 
 /** Streams of random bits below this belong to the optimizer's rounding. */

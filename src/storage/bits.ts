@@ -3,15 +3,20 @@ import type { Scalar } from "../ir/scalar.js";
 import { scalar as s } from "../ir/scalar.js";
 
 /** A little-endian u16 at `offset`, as u32. */
-export function wordAt(offset: Scalar | number): Scalar {
+export function wordAt(offset: Scalar | number, plane = 0): Scalar {
   const start = typeof offset === "number" ? s.i32(offset) : offset;
-  return s.or(s.byte(start), s.shiftLeft(s.byte(s.add(start, 1)), 8));
+  return s.or(s.byte(start, plane), s.shiftLeft(s.byte(s.add(start, 1), plane), 8));
 }
 
 /** A little-endian u32 at `offset`. */
-export function doubleWordAt(offset: Scalar | number): Scalar {
+export function doubleWordAt(offset: Scalar | number, plane = 0): Scalar {
   const start = typeof offset === "number" ? s.i32(offset) : offset;
-  return s.or(wordAt(start), s.shiftLeft(wordAt(s.add(start, 2)), 16));
+  return s.or(wordAt(start, plane), s.shiftLeft(wordAt(s.add(start, 2), plane), 16));
+}
+
+/** The f32 at the start of a group of a plane. */
+export function floatAt(plane: number): Scalar {
+  return s.bitcast("f32", doubleWordAt(0, plane));
 }
 
 /**

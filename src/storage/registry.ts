@@ -1,10 +1,11 @@
 import { ThimbleError } from "../errors.js";
 import { bf16, f16, f32 } from "./dense.js";
 import type { StorageFormat } from "./format.js";
+import { fourBitFormat, parseFourBitId } from "./four-bit.js";
 import { q4_0, q4_1, q5_0, q5_1, q8_0 } from "./gguf-blocks.js";
 import { q2_K, q3_K, q4_K, q5_K, q6_K } from "./gguf-k-blocks.js";
 
-/** Every storage format, in the order in which they are listed to a person. */
+/** Every storage format without settings of its own, in the order in which they are listed to a person. */
 export const storageFormats: readonly StorageFormat[] = [
   f32,
   f16,
@@ -23,18 +24,28 @@ export const storageFormats: readonly StorageFormat[] = [
 
 const byId = new Map(storageFormats.map((format) => [format.id, format]));
 
+/** The format of this name, made when it is first asked for; undefined where there is none. */
+function find(id: string): StorageFormat | undefined {
+  const known = byId.get(id);
+  const options = known === undefined ? parseFourBitId(id) : undefined;
+  if (options === undefined) return known;
+  const made = fourBitFormat(options);
+  byId.set(id, made);
+  return made;
+}
+
 /** The format of this name, or an error that lists the names. */
 export function storageFormat(id: string): StorageFormat {
-  const format = byId.get(id);
+  const format = find(id);
   if (format === undefined) {
     throw new ThimbleError("storage-unknown", `Thimble has no storage format named ${id}`, {
       given: id,
-      expected: storageFormats.map((known) => known.id).join(", "),
+      expected: `${storageFormats.map((known) => known.id).join(", ")}, nf4-BLOCK, fp4-BLOCK, nf4-BLOCK-dq or fp4-BLOCK-dq`,
     });
   }
   return format;
 }
 
 export function isStorageFormat(id: string): boolean {
-  return byId.has(id);
+  return find(id) !== undefined;
 }

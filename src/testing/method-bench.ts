@@ -1,6 +1,7 @@
 import { gradients } from "../autodiff/gradients.js";
 import { must } from "../errors.js";
 import type { Node } from "../ir/node.js";
+import type { DType } from "../ir/dtype.js";
 import { Graph, reachable } from "../ir/node.js";
 import { elements } from "../ir/shape.js";
 import type { Shape } from "../ir/shape.js";
@@ -187,16 +188,16 @@ export class MethodBench {
 
   #adaptContext(context: PlainContext): AdaptContext {
     const { graph, model } = this;
-    const declare = (name: string, shape: Shape, tensorOf?: AdapterTensor): Node => {
-      const node = leaf(graph, { name, role: "weight", shape, dtype: "f32" });
+    const declare = (name: string, shape: Shape, dtype: DType, tensorOf?: AdapterTensor): Node => {
+      const node = leaf(graph, { name, role: "weight", shape, dtype });
       this.adapters.set(name, { leaf: node, ...(tensorOf === undefined ? {} : { tensor: tensorOf }) });
       return node;
     };
     return {
       graph,
       model,
-      trainable: (adapter) => declare(adapter.name, adapter.shape, adapter),
-      fixed: ({ name, shape }) => declare(name, shape),
+      trainable: (adapter) => declare(adapter.name, adapter.shape, "f32", adapter),
+      fixed: ({ name, shape, dtype }) => declare(name, shape, dtype),
       weight: (spec) => context.parameter(weightOf(spec)),
       bias: (spec) => (spec.bias ? context.parameter(biasOf(spec)) : undefined),
       dropout: (x, p, place) => (p > 0 && this.#options.training === true ? multiply(x, this.#mask(x, p, place)) : x),

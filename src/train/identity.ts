@@ -9,6 +9,9 @@ import type { Manifest } from "./manifest.js";
  */
 export type RunIdentity = Readonly<Record<string, unknown>>;
 
+/** Settings that checkpoints may name and that change no bit of a run. */
+const withoutEffect: ReadonlySet<string> = new Set(["recompute"]);
+
 /** The learning-rate factors of the first `steps` steps, as runs of equal values. */
 export function encodeRates(factor: Schedule, steps: number): Manifest["rates"] {
   const runs: [number, number][] = [];
@@ -34,6 +37,7 @@ export interface ResumeFacts {
  */
 export function checkResume({ folder, manifest }: Checkpoint, facts: ResumeFacts): string | undefined {
   for (const key of Object.keys({ ...manifest.run, ...facts.run })) {
+    if (withoutEffect.has(key)) continue;
     const [was, is] = [JSON.stringify(manifest.run[key]), JSON.stringify(facts.run[key])];
     if (was !== is) throw changed(folder, key, was, is);
   }

@@ -12,6 +12,8 @@ export interface StepRecord {
   readonly seconds: number;
   readonly tokens: number;
   readonly gradientNorm?: number;
+  /** Differences of losses of a zeroth-order step. */
+  readonly differences?: readonly number[];
 }
 
 /** What an evaluation leaves in metrics.jsonl. */
@@ -128,8 +130,10 @@ function parseHistory(text: string, steps: number): LogHistory | undefined {
     if (record === undefined) return undefined;
     const { step, loss, seconds } = record;
     if (loss === undefined) continue;
-    if (step !== losses.length + 1 || typeof loss !== "number" || typeof seconds !== "number") return undefined;
-    losses.push(loss);
+    // JSON has no NaN: a step that was skipped because of one has null.
+    const value = loss === null ? NaN : loss;
+    if (step !== losses.length + 1 || typeof value !== "number" || typeof seconds !== "number") return undefined;
+    losses.push(value);
     stepSeconds.push(seconds);
   }
   return losses.length === steps ? { losses, stepSeconds } : undefined;

@@ -65,12 +65,21 @@ async function load(
   else await run.startFrom?.(session);
 }
 
+/** Steps in a row that may be skipped before the run ends. */
+const mostSkipped = 10;
+
+function skippedMessage(step: number): string {
+  return `Step ${step} changed nothing: a loss beside the weights was not a finite number.`;
+}
+
 class TrainingLoop {
   private readonly watch = new LossWatch();
   private readonly losses: number[];
   private readonly stepSeconds: number[];
   private readonly tokens: number;
   private lastCheckpoint: string | undefined;
+  /** Steps skipped in a row, because a zeroth-order loss was not finite. */
+  private skipped = 0;
   private lastEvaluation: EvaluateEvent | undefined;
 
   private constructor(
@@ -137,14 +146,18 @@ class TrainingLoop {
     const first = this.step * options.accumulate;
     const micro = Array.from({ length: options.accumulate }, (_, index) => batches.batch(first + index));
     const rate = highest * factor(this.step);
-    const { loss, seconds, gradientNorm } = await this.session.step(micro, { rate, step: this.step });
+    const { loss, seconds, gradientNorm, differences } = await this.session.step(micro, { rate, step: this.step });
     const step = this.step + 1;
-    if (!Number.isFinite(loss)) throw lossNotFinite(loss, step, this.lastCheckpoint);
+    this.skipped = differences?.every(Number.isFinite) === false ? this.skipped + 1 : 0;
+    const broken = this.skipped === 0 ? !Number.isFinite(loss) : step === 1 || this.skipped >= mostSkipped;
+    if (broken) throw lossNotFinite(loss, step, this.lastCheckpoint);
+    if (this.skipped > 0) this.events.onNotice?.({ code: "step-skipped", message: skippedMessage(step) });
     this.step = step;
     this.losses.push(loss);
     this.stepSeconds.push(seconds);
     const norm = gradientNorm === undefined ? {} : { gradientNorm };
-    await this.logs.step({ step, loss, rate, seconds, tokens: this.tokens, ...norm });
+    const estimate = differences === undefined ? {} : { differences };
+    await this.logs.step({ step, loss, rate, seconds, tokens: this.tokens, ...norm, ...estimate });
     const tokensPerSecond = this.tokens / seconds;
     this.events.onStep?.({ step, steps: loop.steps, loss, rate, seconds, tokensPerSecond, ...norm });
     const warning = this.watch.add(loss);

@@ -1,4 +1,5 @@
 import type { RunConfig } from "../config/schema.js";
+import { parseMemorySize } from "../config/memory-size.js";
 import { defaultSteps } from "../config/schema.js";
 import { ThimbleError } from "../errors.js";
 import type { WeightSource } from "../io/weight-source.js";
@@ -9,24 +10,28 @@ import type { Schedule } from "../optim/schedules.js";
 import { schedule } from "../optim/schedules.js";
 import type { SavedPolicy } from "../passes/saved.js";
 import { usableCores } from "../runtime/platform.js";
+import type { Lever } from "../session/levers.js";
+import { processBytes } from "../session/overhead.js";
 import type { SessionOptions, TargetName } from "../session/types.js";
 
 const dense: readonly string[] = ["f32", "f16", "bf16"];
 
 /**
- * In which storage format each tensor of the checkpoint lies in memory: blocks of a quantised file as they are while
- * they are frozen; all else, and what trains, in the run's type.
+ * In which storage format each tensor of the checkpoint lies in memory: what `packed` names; blocks of a quantised file
+ * as they are while they are frozen; all else, and what trains, in the run's type.
  */
 export function storedFormats(
   definition: ModelDefinition,
   dtype: "f32" | "bf16",
   weights: WeightSource | undefined,
   trains: (parameter: ParameterSpec) => boolean,
+  packed: (parameter: ParameterSpec) => string | undefined = () => undefined,
 ): (parameter: string) => string {
   const formats = new Map<string, string>();
   for (const parameter of definition.parameters) {
     const inFile = weights?.tensor(parameter.name).storageFormat ?? dtype;
-    formats.set(parameter.name, dense.includes(inFile) || trains(parameter) ? dtype : inFile);
+    const found = dense.includes(inFile) || trains(parameter) ? dtype : inFile;
+    formats.set(parameter.name, packed(parameter) ?? found);
   }
   return (name) => formats.get(name) ?? dtype;
 }
@@ -44,8 +49,11 @@ export function precisionOf(
 }
 
 /** The update rule with all its settings, as the registry of optimizers reads them. */
-export function optimizerSettings(config: RunConfig, saves: ComposedMethods["saves"]): Record<string, unknown> {
-  const { optimizer: id, beta1, beta2, epsilon, momentum, nesterov, weightDecay } = config;
+export function optimizerSettings(
+  config: RunConfig,
+  { saves, optimizer: suggested }: Pick<ComposedMethods, "saves" | "optimizer">,
+): Record<string, unknown> {
+  const { optimizer: id = suggested ?? "adamw", beta1, beta2, epsilon, momentum, nesterov, weightDecay } = config;
   const given = Object.entries({ beta1, beta2, epsilon, momentum, nesterov }).filter(
     ([, value]) => value !== undefined,
   );
@@ -56,7 +64,7 @@ export function scheduleOf({ schedule: kind, warmup, minRatio, decay, steps = de
   return schedule({ kind, warmup, min_ratio: minRatio ?? 0, decay: decay ?? 0.1 }, steps);
 }
 
-const savedPolicies: Readonly<Record<RunConfig["recompute"], SavedPolicy>> = {
+const savedPolicies: Readonly<Record<NonNullable<RunConfig["recompute"]>, SavedPolicy>> = {
   none: "all",
   cheap: "cheap",
   block: "block",
@@ -89,15 +97,18 @@ export function sessionOptions(config: RunConfig, parts: SessionParts): SessionO
       dtype,
       weights,
       (parameter) => parts.train && methods?.trains(parameter) === true,
+      (parameter) => methods?.baseFormat(parameter),
     ),
     methods,
     batch,
     length: seq,
     accumulate: parts.train ? accumulate : 1,
     dtype,
-    optimizer: makeOptimizer(optimizerSettings(config, methods?.saves ?? "adapter")),
+    optimizer: makeOptimizer(optimizerSettings(config, methods ?? { saves: "adapter" })),
     clip,
-    saved: savedPolicies[config.recompute],
+    saved: config.recompute === undefined ? "fastest" : savedPolicies[config.recompute],
+    ...(parts.train ? budgetOf(config, parts) : {}),
+    place: config.weightsOn === "disk" ? { disk: () => true } : undefined,
     segments: parts.segments,
     train: parts.train,
     evaluate: parts.evaluate,
@@ -105,6 +116,27 @@ export function sessionOptions(config: RunConfig, parts: SessionParts): SessionO
     target: targetOf(config),
     threads: threads ?? usableCores(),
     seed,
+  };
+}
+
+/** What the run may take, its process included, and what may be changed for it. */
+function budgetOf(config: RunConfig, parts: SessionParts): Pick<SessionOptions, "budget" | "lossy"> {
+  const { memoryBudget, allowLossy, dtype } = config;
+  if (memoryBudget === undefined) return {};
+  const bytes = memoryBudget === "min" ? memoryBudget : parseMemorySize(memoryBudget);
+  const narrow = (): SessionOptions => sessionOptions({ ...config, memoryBudget: undefined, dtype: "bf16" }, parts);
+  const lossy: Lever = {
+    name: "bf16",
+    what: "keep weights and values in bf16",
+    exact: false,
+    apply: (options) => {
+      const { dtype: type, storedFormat, optimizer } = narrow();
+      return { ...options, dtype: type, storedFormat, optimizer };
+    },
+  };
+  return {
+    budget: { bytes, overheadBytes: processBytes, allowLossy },
+    ...(allowLossy && dtype === "f32" ? { lossy: [lossy] } : {}),
   };
 }
 

@@ -2,6 +2,7 @@ import { defaultSteps } from "../config/schema.js";
 import type { RunConfig } from "../config/schema.js";
 import type { Progress } from "../io/download.js";
 import type { MemoryReport } from "../plan/report.js";
+import { trainedNames } from "../step/estimate.js";
 import { planOnly } from "../session/open.js";
 import type { SessionOptions } from "../session/types.js";
 import { describeMachine } from "./machine.js";
@@ -9,6 +10,7 @@ import type { OpenedModel } from "./model.js";
 import { openMetadata, openRunModel } from "./model.js";
 import { optimizerSettings, scheduleOf, sessionOptions } from "./options.js";
 import { saveAdapter, saveModel } from "./export/save.js";
+import { trajectoryOf, writeTrajectory } from "./export/trajectory.js";
 import type { RunData } from "./run-data.js";
 import { holdoutOf, needsSegments, openRunData } from "./run-data.js";
 import type { RunMethods } from "./run-methods.js";
@@ -39,7 +41,7 @@ export async function prepareRun(config: RunConfig, { progress }: PrepareOptions
     const options = trainingOptions(config, methods, { definition, weights });
     const machine = await describeMachine(options.target);
     const data = await openRunData(config, definition, () => model.loadTokenizer());
-    return assemble({ config, model, methods, options, machine, data });
+    return assemble({ config, model, methods, options, machine: { ...machine, ...roundingOf(options) }, data });
   } catch (error) {
     await model.files.weights.close();
     throw error;
@@ -54,6 +56,16 @@ function trainingOptions(
   const evaluate = config.evalEvery > 0 && holdoutOf(config) !== undefined;
   const parts = { ...model, methods, segments: needsSegments(config), train: true, evaluate, decode: undefined };
   return sessionOptions(config, parts);
+}
+
+/** What a budget changed of how values round: a run that resumes with another is told so. */
+function roundingOf(options: SessionOptions): Record<string, string> {
+  if (options.budget === undefined) return {};
+  const { split = 1, batch, dtype } = planOnly(options).options;
+  return {
+    ...(split === 1 ? {} : { "number of rows at a time": String(batch / split) }),
+    ...(dtype === options.dtype ? {} : { "type of values": dtype }),
+  };
 }
 
 interface Parts {
@@ -90,10 +102,19 @@ function assemble(parts: Parts): TrainRun {
             return Promise.resolve();
           },
         }),
-    saveResult: (session, folder) =>
-      composed.saves === "adapter"
-        ? saveAdapter(session, composed, model, seed, folder)
-        : saveModel(session, composed, model, config.dtype, folder),
+    saveResult: async (session, folder) => {
+      if (composed.saves === "adapter") await saveAdapter(session, composed, model, seed, folder);
+      else await saveModel(session, composed, model, config.dtype, folder);
+      const { dtype } = config;
+      const trajectory = trajectoryOf(composed, {
+        base: model.fingerprint,
+        dtype,
+        optimizer: optimizerSettings(config, composed),
+        seed,
+        tensors: trainedNames(options),
+      });
+      if (trajectory !== undefined) await writeTrajectory(out, folder, trajectory);
+    },
     resultName: composed.saves === "adapter" ? "adapter" : "model",
     notices: [...chosen, ...methods.notices, ...data.dataset.report.notices],
     model,
@@ -108,7 +129,7 @@ function assemble(parts: Parts): TrainRun {
 
 /** Everything that decides the numbers of a run, by the names of its settings; see identity.ts. */
 function identityOf({ config, model, methods, options, data }: Parts, rate: number): Record<string, unknown> {
-  const { dtype, batch, seq, accumulate, seed, clip, recompute } = config;
+  const { dtype, batch, seq, accumulate, seed, clip } = config;
   const { target, segments } = options;
   const facts = {
     model: model.fingerprint,
@@ -116,10 +137,10 @@ function identityOf({ config, model, methods, options, data }: Parts, rate: numb
     method: methods.methods.methods.map(({ id, config: settings }) => ({ id, settings })),
     adapter: methods.adapterFingerprint ?? null,
     lr: rate,
-    optimizer: optimizerSettings(config, methods.methods.saves),
+    optimizer: optimizerSettings(config, methods.methods),
     clip: clip ?? null,
   };
-  return { ...facts, dtype, batch, seq, accumulate, seed, recompute, target, segments };
+  return { ...facts, dtype, batch, seq, accumulate, seed, target, segments };
 }
 
 /** The memory that a run will take, from metadata alone: no data, no weights, no compiler; a config.json is enough. */

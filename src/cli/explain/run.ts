@@ -10,7 +10,7 @@ import type { SessionPlan } from "../../session/plan.js";
 import { lowerKernel } from "../../targets/c/lower.js";
 import type { PrepareOptions } from "../../train/prepare.js";
 import { planRun } from "../../train/prepare.js";
-import { bytesMoved, operations } from "./cost.js";
+import { bytesMoved, operations } from "../../plan/cost.js";
 import { scheduleText, sizeText } from "./schedule-text.js";
 import type { ExplainedKernel, ExplainedStep, ExplainedValue, Explanation } from "./types.js";
 

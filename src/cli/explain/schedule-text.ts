@@ -2,7 +2,7 @@
 import { elements } from "../../ir/shape.js";
 import { attentionBackwardOp, attentionOp, attentionSizes } from "../../ops/attention.js";
 import { must } from "../../errors.js";
-import { linearCrossEntropyGradientOp, linearCrossEntropyOp } from "../../ops/cross-entropy.js";
+import { linearCrossEntropyOp, linearCrossEntropyWeightGradientOp } from "../../ops/cross-entropy.js";
 import type { ContractionKernel, FixedKernel, Kernel, Operand } from "../../passes/kernels.js";
 import { storageOf } from "../../passes/kernels.js";
 import { leafAttributes, leafOp } from "../../ops/leaves.js";
@@ -12,7 +12,7 @@ import { tileRows } from "../../targets/c/contraction-micro.js";
 import { vocabularyBlock } from "../../targets/c/cross-entropy-plan.js";
 import { lowerLoops } from "../../targets/loops/lower.js";
 import { printLoopNest } from "../../targets/loops/print.js";
-import { depthOf } from "./cost.js";
+import { depthOf, isLossOp } from "../../plan/cost.js";
 
 /** The sizes of a kernel's work on one line. */
 export function sizeText(kernel: Kernel): string {
@@ -44,7 +44,7 @@ function fixedSize({ node }: FixedKernel): string {
     );
     return `${batch} x ${heads} heads (${keyHeads} of keys), ${queries} queries, ${keys} keys, width ${width}`;
   }
-  if (node.op === linearCrossEntropyOp || node.op === linearCrossEntropyGradientOp) {
+  if (isLossOp(node.op)) {
     const [x, weight] = [must(node.inputs[0], "x"), must(node.inputs[1], "weight")];
     return `${x.shape.join(" x ")}, vocabulary ${must(weight.shape[0], "vocabulary")}`;
   }
@@ -109,13 +109,16 @@ function fixedText({ node }: FixedKernel): string {
     const queries = must(node.inputs[0], "q").shape[1] ?? 0;
     if (queries <= fewQueries)
       return "all threads, by heads and runs of keys:\n  softmax with running maximum and sum, combined at the end";
-    return `all threads, by batch, head and block of queries:\n  for ${block}:\n    scores in registers, softmax with running maximum and sum; no tensor of all scores exists`;
+    return `all threads, by batch, head of keys and block of queries:\n  for ${block}, those of heads with the same keys together:\n    scores in registers, softmax with running maximum and sum; no tensor of all scores exists`;
   }
   if (op === attentionBackwardOp) {
-    return `all threads, by batch and key head:\n  for ${block}:\n    scores are made again from the saved log-sum-exp, then the gradients of q, k and v`;
+    return `all threads, by batch and key head, those left over by block of keys:\n  for ${block}:\n    scores are made again from the saved log-sum-exp, then the gradients of q, k and v`;
   }
-  if (op === linearCrossEntropyOp || op === linearCrossEntropyGradientOp) {
-    const more = op === linearCrossEntropyOp ? "" : "; a second pass makes them again for the gradients";
+  if (op === linearCrossEntropyWeightGradientOp) {
+    return `all threads, by blocks of ${vocabularyBlock} vocabulary rows:\n  for groups of tokens:\n    logits of the block again, normalised, times the rows of x; no tensor of all logits exists`;
+  }
+  if (isLossOp(op)) {
+    const more = op === linearCrossEntropyOp ? "" : "; their exponentials times the block, for dx";
     return `all threads, by groups of tokens:\n  for blocks of ${vocabularyBlock} vocabulary rows:\n    logits of the block, running maximum and sum${more}; no tensor of all logits exists`;
   }
   return "all threads, by columns:\n  for updates in order: their row of the base";

@@ -1,8 +1,8 @@
 import { z } from "zod";
-import type { ExplainedKernel, ExplainedStep, Explanation, Profile } from "../../index.js";
+import type { ExplainedKernel, ExplainedStep, Explanation, Profile, TimeShare } from "../../index.js";
 import { explain, profile, ThimbleError } from "../../index.js";
 import { nearestName } from "../../methods/nearest.js";
-import { bytes, duration, percent, quantity, shortened, table } from "../format.js";
+import { bytes, duration, percent, quantity, shortened, table, threeDigits } from "../format.js";
 import { Display, fetchProgress } from "../progress.js";
 import type { Terminal } from "../terminal.js";
 import { defineVerb } from "../verb.js";
@@ -12,7 +12,8 @@ export const explainVerb = defineVerb({
   summary: "Show what a step does: kernels in order, loops, bytes moved, generated C, times",
   description:
     "Without LINE, every kernel of the run's programs in order. With a line's number or a kernel's name, its values, " +
-    "its loops, and with --source its C. --profile runs some steps (it needs --data) and shows where the time goes.",
+    "its loops, and with --source its C. --profile runs some steps (it needs --data) and shows where the time goes, " +
+    "kernel by kernel and summed up, beside what the machine could do.",
   settings: "all",
   options: z.strictObject({
     source: z
@@ -152,28 +153,45 @@ function stepLines(step: ExplainedStep, head: (text: string) => string): string[
   ];
 }
 
-function printProfile({ kernels, stepSeconds, kernelSeconds, steps }: Profile, terminal: Terminal): void {
-  const { colors, width } = terminal;
-  const columns = [
-    { title: "ms", right: true },
-    { title: "share", right: true },
-    { title: "runs", right: true },
-    { title: "GFLOP/s", right: true },
-    { title: "GB/s", right: true },
-    { title: "kernel" },
-    { title: "first of them" },
+const rateColumns = [
+  { title: "ms", right: true },
+  { title: "share", right: true },
+  { title: "runs", right: true },
+  { title: "GFLOP/s", right: true },
+  { title: "GB/s", right: true },
+  { title: "of limit", right: true },
+];
+
+function rateCells({ seconds, share, runs, operationsPerSecond, bytesPerSecond, ofLimit }: TimeShare): string[] {
+  return [
+    (seconds * 1000).toFixed(2),
+    percent(share, 1),
+    String(runs),
+    (operationsPerSecond / 1e9).toFixed(1),
+    (bytesPerSecond / 1e9).toFixed(1),
+    percent(ofLimit, 1),
   ];
+}
+
+function printProfile(profile: Profile, terminal: Terminal): void {
+  const { kernels, groups, total, limits, stepSeconds, kernelSeconds, steps } = profile;
+  const { colors, width } = terminal;
   const nameWidth = 18;
+  const columns = [...rateColumns, { title: "by" }, { title: "kernel" }, { title: "first of them" }];
   const rows = kernels.map((one) => [
-    (one.seconds * 1000).toFixed(2),
-    percent(one.share, 1),
-    String(one.runs),
-    (one.operationsPerSecond / 1e9).toFixed(1),
-    (one.bytesPerSecond / 1e9).toFixed(1),
+    ...rateCells(one),
+    one.limit,
     shortened(one.kernel, nameWidth),
-    shortened(one.label, Math.max(16, width - 60)),
+    shortened(one.label, Math.max(16, width - 80)),
   ]);
-  terminal.print(table(columns, rows, colors.bold).join("\n"));
-  const beside = percent(stepSeconds - kernelSeconds, stepSeconds);
+  terminal.print(`${table(columns, rows, colors.bold).join("\n")}\n`);
+  const sums = [...groups.map((one) => [...rateCells(one), one.group]), [...rateCells(total), "all kernels"]];
+  terminal.print(table([...rateColumns, { title: "together" }], sums, colors.bold).join("\n"));
+  const giga = (rate: number): string => threeDigits(rate / 1e9);
+  terminal.print(
+    `limits measured on ${limits.threads} thread${limits.threads === 1 ? "" : "s"}: f32 ${giga(limits.f32)} GFLOP/s, ` +
+      `bf16 ${giga(limits.bf16)} GFLOP/s, memory ${giga(limits.bandwidth)} GB/s (more than 100 % of it: cached)`,
+  );
+  const beside = percent(Math.max(0, stepSeconds - kernelSeconds), stepSeconds);
   terminal.print(`step ${duration(stepSeconds)} (median of ${steps}), of which ${beside} outside of kernels`);
 }

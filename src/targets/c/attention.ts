@@ -98,9 +98,12 @@ export function attentionName(direction: "forward" | "backward", spec: Attention
   return `attention_${direction}_${storage}_${compute}_${headSize}${flags}`;
 }
 
+/** Blocks of queries that one task of the forward kernel takes at most: they share what is loaded of keys and values. */
+export const forwardSlots = 4;
+
 /** Floats of scratch memory that one thread of the forward kernel uses. */
 export function forwardScratch(spec: AttentionSpec): number {
-  return blockSize * (4 * paddedHead(spec) + 32);
+  return blockSize * ((2 + 2 * forwardSlots) * paddedHead(spec) + 32);
 }
 
 /** Floats of scratch memory of the decoding path: a thread's own, and a row's partial result for one split. */
@@ -139,5 +142,7 @@ export function writesQueryGradient(spec: AttentionSpec): boolean {
 /** Bytes of workspace that the backward kernel needs on so many threads. */
 export function attentionBackwardWorkspace(spec: AttentionSpec, sizes: AttentionSizes, threads: number): number {
   const rows = Math.ceil((sizes.batch * sizes.heads * sizes.queries) / 16) * 16;
-  return 64 + 4 * (rows + threads * backwardScratch(spec, sizes));
+  const shared = (sizes.batch * sizes.keyHeads) % threads;
+  const turns = Math.ceil((threads + 1 + shared * Math.ceil(sizes.queries / blockSize)) / 16) * 16;
+  return 64 + 4 * (rows + turns + threads * backwardScratch(spec, sizes));
 }

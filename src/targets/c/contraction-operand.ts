@@ -28,6 +28,13 @@ INLINE void ${name}(const char* base, int64_t element, int64_t count, float* out
 
 function fillDecoded(name: string, decoder: Decoder): string {
   const { elements, bytes } = decoder;
+  if (decoder.planes !== undefined) {
+    return String.raw`
+${once(decoder.name, decoder.source)}
+INLINE void ${name}_fill(const char* base, int64_t element, int64_t count, float* out) {
+  ${decoder.name}_fill(base, element, count, out);
+}`;
+  }
   return String.raw`
 ${once(decoder.name, decoder.source)}
 static __attribute__((noinline, unused)) void ${name}_fill(const char* base, int64_t element, int64_t count, float* out) {
@@ -73,6 +80,42 @@ function roundedValues(name: string, { dtype, decoder }: Storage): string {
   return valuesBy(name, `${name}_fill(base, element, count, out);${round}`);
 }
 
+/** bf16 straight from the decoder: in order they are units already. */
+const halfReaders = (name: string, decoder: string): string => String.raw`
+#ifdef HAS_BF16_DOT
+${once(
+  "thimble_interleave_halves",
+  String.raw`
+/* Pairs of one value from each of two rows of bf16 (256 long). */
+INLINE void thimble_interleave_halves(const uint16_t* first, const uint16_t* second, int64_t count, thimble_word_alias* out) {
+  for (int64_t i = 0; i < count; i += 16) {
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(first + i)));
+    __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(second + i)));
+    store_u32_n(out + i, (vu)_mm512_or_si512(low, _mm512_slli_epi32(high, 16)), (int)smaller(16, count - i));
+  }
+}`,
+)}
+INLINE void ${name}_units(const char* base, int64_t element, int64_t count, thimble_word_alias* out) {
+  ${decoder}_halves(base, element, count, (thimble_half_alias*)out);
+  if (count & 1) ((thimble_half_alias*)out)[count] = 0;
+}
+INLINE void ${name}_columns(const char* base, int64_t element, int64_t stride, int64_t rows, int64_t count, thimble_word_alias* out) {
+  uint16_t halves[2][256] __attribute__((aligned(64)));
+  ${decoder}_halves(base, element, count, halves[0]);
+  if (rows > 1) ${decoder}_halves(base, element + stride, count, halves[1]);
+  else __builtin_memset(halves[1], 0, sizeof halves[1]);
+  thimble_interleave_halves(halves[0], halves[1], count, out);
+}
+#else
+INLINE void ${name}_units(const char* base, int64_t element, int64_t count, thimble_word_alias* out) {
+  ${name}_values(base, element, count, (float*)out);
+}
+INLINE void ${name}_columns(const char* base, int64_t element, int64_t stride, int64_t rows, int64_t count, thimble_word_alias* out) {
+  (void)stride; (void)rows;
+  ${name}_values(base, element, count, (float*)out);
+}
+#endif`;
+
 const bf16Readers = (name: string): string => String.raw`
 INLINE void ${name}_units(const char* base, int64_t element, int64_t count, thimble_word_alias* out) {
 #ifdef HAS_BF16_DOT
@@ -106,5 +149,7 @@ export function readers(storage: Storage, compute: Compute): string {
   const name = readerName(storage, compute);
   const fill =
     storage.decoder === undefined ? fillDirect(`${name}_fill`, storage.dtype, "") : fillDecoded(name, storage.decoder);
-  return once(name, fill + (compute === "f32" ? f32Readers(name) : roundedValues(name, storage) + bf16Readers(name)));
+  if (compute === "f32") return once(name, fill + f32Readers(name));
+  const packed = storage.decoder?.planes?.halves === true ? halfReaders(name, storage.decoder.name) : bf16Readers(name);
+  return once(name, fill + roundedValues(name, storage) + packed);
 }

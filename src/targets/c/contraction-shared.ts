@@ -115,6 +115,10 @@ INLINE void thimble_interleave(const float* first, const float* second, int64_t 
 #endif
 /* Copies n of width words and clears the rest. */
 INLINE void thimble_copy_words(const thimble_word_alias* in, int64_t n, int64_t width, thimble_word_alias* out) {
+  if (n >= width) {
+    for (int64_t i = 0; i < width; i += 16) store_u32(out + i, load_u32(in + i));
+    return;
+  }
   for (int64_t i = 0; i < width; i += 16) store_u32(out + i, load_u32_n(in + i, (int)larger(0, smaller(16, n - i))));
 }
 `;

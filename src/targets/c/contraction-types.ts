@@ -11,12 +11,20 @@ export interface Decoder {
   readonly bytes: number;
   readonly source: string;
   readonly name: string;
+  /**
+   * Set where a tensor has parts beside its blocks. `source` then defines, for any stretch of a tensor's elements,
+   * `NAME_fill(const char* base, int64_t element, int64_t count, float* out)` and, with `halves`, where
+   * HAS_BF16_DOT is defined, `NAME_halves` with the same arguments, which gives bf16 bits. Rows may end within blocks.
+   */
+  readonly planes?: { readonly halves: boolean };
+  /** Set where values are computed from several inputs: so many last arguments of the kernel, at whose address `base` is. */
+  readonly words?: number;
 }
 
 /**
  * One factor. Untransposed, `a` is stored [M, K] and `b` [K, N]; transposed, `a` is stored [K, M] and `b` [N, K];
  * rows are contiguous. With a decoder, `dtype` is ignored, and strides and stored row lengths are multiples of the
- * decoder's `elements`.
+ * decoder's `elements` (unless it has planes).
  */
 export interface Operand {
   readonly dtype: ContractionDType;
@@ -81,6 +89,8 @@ export interface ContractionArguments<Word> {
     readonly depth: Word;
   }[];
   readonly epilogue: readonly Word[];
+  /** Words of the operands whose decoders take some, segment by segment, `a` before `b`; their addresses are ignored. */
+  readonly computed?: readonly Word[];
 }
 
 /** A generated kernel: an exported C function of the ABI in the prelude, and its source (which needs the prelude). */

@@ -12,13 +12,13 @@ export * from "./contraction-types.js";
 
 /** The kernel's arguments in their order: M, N, batch, workspace, then per segment A, B and K, then the epilogue's. */
 export function contractionArguments<Word>(values: ContractionArguments<Word>): Word[] {
-  const { rows, columns, batch, workspace, segments, epilogue } = values;
+  const { rows, columns, batch, workspace, segments, epilogue, computed = [] } = values;
   const operands = segments.flatMap(({ a, b, depth }) => [
     ...[a.address, a.rowStride, a.batchStride],
     ...[b.address, b.rowStride, b.batchStride],
     depth,
   ]);
-  return [rows, columns, batch, workspace, ...operands, ...epilogue];
+  return [rows, columns, batch, workspace, ...operands, ...epilogue, ...computed];
 }
 
 /** Applies the epilogue to a finished tile. */
@@ -26,8 +26,10 @@ function finishSource(name: string, spec: ContractionSpec): string {
   return String.raw`
 static void ${name}_finish(const float* tile, int64_t length, int64_t rows, int64_t columns, int64_t batch, int64_t row, int64_t column, const int64_t* words) {
   for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j += 16)
-      ${spec.epilogue.name}(load_f32(tile + i * length + j), batch, row + i, column + j, (int)smaller(16, columns - j), words);
+    for (int64_t j = 0; j < columns; j += 16) {
+      if (columns - j >= 16) ${spec.epilogue.name}(load_f32(tile + i * length + j), batch, row + i, column + j, 16, words);
+      else ${spec.epilogue.name}(load_f32(tile + i * length + j), batch, row + i, column + j, (int)(columns - j), words);
+    }
 }`;
 }
 
@@ -48,12 +50,29 @@ function body(name: string, spec: ContractionSpec): string {
     String.raw`
 static const thimble_contraction ${name}_parts = {
   .segments = ${segments.length}, .unit = UNIT_${compute}, .granule = ${blockGranule(spec)}, .depth = ${depthLimit(spec)},
-  .row = thimble_micro_${compute}_row, .strip = thimble_micro_${compute}_strip, .finish = ${name}_finish,
+  .micro = thimble_micro_${compute}, .finish = ${name}_finish,
   .a = {${addresses(left)}}, .b = {${addresses(right)}},
 };
-EXPORT void ${name}(const int64_t* w, Context* context) { thimble_contract(&${name}_parts, w, context); }
+EXPORT void ${name}(const int64_t* w, Context* context) {${ownArguments(spec)} thimble_contract(&${name}_parts, w, context); }
 `,
   ].join("\n");
+}
+
+/** Arguments with the addresses of computed operands put in: those of their words. */
+function ownArguments({ segments, epilogue }: ContractionSpec): string {
+  const operands = segments.flatMap(({ a, b }, index) => [
+    { place: 4 + 7 * index, words: a.decoder?.words ?? 0 },
+    { place: 7 + 7 * index, words: b.decoder?.words ?? 0 },
+  ]);
+  const fixed = 4 + 7 * segments.length + epilogue.words;
+  let next = fixed;
+  const addresses = operands.flatMap(({ place, words }) => {
+    next += words;
+    return words === 0 ? [] : [`own[${place}] = (int64_t)(uintptr_t)(w + ${next - words});`];
+  });
+  if (addresses.length === 0) return "";
+  const lines = [`int64_t own[${fixed}];`, "__builtin_memcpy(own, w, sizeof own);", ...addresses, "w = own;"];
+  return `\n${lines.map((line) => `  ${line}`).join("\n")}\n `;
 }
 
 /** The C of one contraction. Equal specs give equal names; sizes and addresses are arguments. */

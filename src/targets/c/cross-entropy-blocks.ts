@@ -1,8 +1,8 @@
 import { readerName } from "./contraction-operand.js";
-import type { CrossEntropySpec } from "./cross-entropy-types.js";
+import type { CrossEntropySpec, WeightGradientSpec } from "./cross-entropy-types.js";
 
 /** Multiplies rows of W where they lie, when they are stored as they are multiplied and d is a multiple of 16. */
-function directRows(spec: CrossEntropySpec): string {
+function directRows(spec: WeightGradientSpec): string {
   const { dtype, decoder } = spec.weight;
   if (decoder !== undefined || dtype !== spec.compute) return "";
   const direct = String.raw`  if (in->depth % 16 == 0 && in->sw % UNIT_${spec.compute} == 0) {
@@ -12,8 +12,8 @@ function directRows(spec: CrossEntropySpec): string {
   return dtype === "f32" ? `${direct}\n` : `#if UNIT_${spec.compute} == 2\n${direct}\n#endif\n`;
 }
 
-/** Functions on one block of vocabulary rows and one group of tokens. `list` holds the rows of x that count. */
-export function blockFunctions(name: string, spec: CrossEntropySpec): string {
+/** The logits of one block of vocabulary rows and one group of tokens. `list` holds the rows of x that count. */
+export function logitFunctions(name: string, spec: WeightGradientSpec): string {
   return String.raw`
 typedef struct {
   const char* x; const char* w;
@@ -49,6 +49,25 @@ ${directRows(spec)}  *stride = in->padded / UNIT_${spec.compute};
   return area;
 }
 
+/* Logits of count vocabulary rows: scores[v][token]. */
+static void ${name}_logits(const ${name}_input* in, const thimble_word_alias* rows, int64_t stride, int64_t count,
+                           const thimble_word_alias* panels, int64_t tokens, float* scores) {
+  int64_t units = (in->depth + UNIT_${spec.compute} - 1) / UNIT_${spec.compute};
+  for (int64_t i = 0; i < count; i += 6) {
+    for (int64_t ahead = i + 6; ahead < smaller(i + 12, count); ahead++)
+      for (int64_t k = 0; k < units; k += 16) __builtin_prefetch(rows + ahead * stride + k);
+    for (int64_t c = 0; c < tokens; c += PANEL) {
+      int64_t width = smaller(PANEL, tokens - c);
+      thimble_micro_${spec.compute}_row((int)width, units, rows + i * stride, stride, (int)smaller(6, count - i), panels + c * units, width,
+                 scores + i * tokens + c, tokens, 0);
+    }
+  }
+}`;
+}
+
+/** What the loss and dx do with a block of logits. */
+export function softmaxFunctions(name: string, spec: CrossEntropySpec): string {
+  return String.raw`
 /* The same rows as right factor of dx: units of vocabulary rows by columns of d. */
 static __attribute__((unused)) const thimble_word_alias* ${name}_weight_columns(const ${name}_input* in, int64_t first, int64_t count,
     const thimble_word_alias* rows, int64_t* stride, thimble_word_alias* area) {
@@ -67,21 +86,6 @@ static __attribute__((unused)) const thimble_word_alias* ${name}_weight_columns(
     }
   return area;
 #endif
-}
-
-/* Logits of count vocabulary rows: scores[v][token]. */
-static void ${name}_logits(const ${name}_input* in, const thimble_word_alias* rows, int64_t stride, int64_t count,
-                           const thimble_word_alias* panels, int64_t tokens, float* scores) {
-  int64_t units = (in->depth + UNIT_${spec.compute} - 1) / UNIT_${spec.compute};
-  for (int64_t i = 0; i < count; i += 6) {
-    for (int64_t ahead = i + 6; ahead < smaller(i + 12, count); ahead++)
-      for (int64_t k = 0; k < units; k += 16) __builtin_prefetch(rows + ahead * stride + k);
-    for (int64_t c = 0; c < tokens; c += PANEL) {
-      int64_t width = smaller(PANEL, tokens - c);
-      thimble_micro_${spec.compute}_row((int)width, units, rows + i * stride, stride, (int)smaller(6, count - i), panels + c * units, width,
-                 scores + i * tokens + c, tokens, 0);
-    }
-  }
 }
 
 /* Moves the labels' logits out of the block, leaving minus infinity. */

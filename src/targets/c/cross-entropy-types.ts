@@ -17,9 +17,12 @@ export interface CrossEntropySpec {
   readonly compute: "f32" | "bf16";
   /** Type of dx, when it is wanted. */
   readonly inputGradient?: "f32" | "bf16";
-  /** Whether dW (f32) is wanted: the logits are then computed a second time. */
-  readonly weightGradient?: boolean;
+  /** Whether each row's normalizer and miss are written, from which the kernel of dW makes the logits' errors again. */
+  readonly normalizers?: boolean;
 }
+
+/** The kernel of dW, which computes the logits a second time. */
+export type WeightGradientSpec = Pick<CrossEntropySpec, "x" | "weight" | "compute">;
 
 export interface CrossEntropySizes {
   /** N, the rows of x. */
@@ -30,8 +33,8 @@ export interface CrossEntropySizes {
   readonly vocabulary: number;
 }
 
-/** Arguments of the kernel. Strides are in elements; absent gradients are passed as zeros. */
-export interface CrossEntropyArguments<Word> {
+/** What both kernels read. Strides are in elements. */
+interface Operands<Word> {
   readonly rows: Word;
   readonly depth: Word;
   readonly vocabulary: Word;
@@ -42,8 +45,24 @@ export interface CrossEntropyArguments<Word> {
   readonly labels: Word;
   /** f32[N]. */
   readonly rowWeights: Word;
+}
+
+/** Arguments of the kernel of loss and dx; what is not wanted is passed as zero. */
+export interface CrossEntropyArguments<Word> extends Operands<Word> {
   /** f32[N], written. */
   readonly nll: Word;
   readonly inputGradient: { readonly address: Word; readonly rowStride: Word };
+  /** f32[N], written: log of the sum of the exponentials of the logits; 0 where a row is ignored. */
+  readonly normalizer: Word;
+  /** f32[N], written: 1 - softmax at the label; 0 where a row is ignored. */
+  readonly miss: Word;
+}
+
+/** Arguments of the kernel of dW. */
+export interface WeightGradientArguments<Word> extends Operands<Word> {
+  /** f32[N] each, as the kernel of the loss wrote them. */
+  readonly normalizer: Word;
+  readonly miss: Word;
+  /** f32[V, d], written. */
   readonly weightGradient: { readonly address: Word; readonly rowStride: Word };
 }

@@ -4,6 +4,9 @@ import {
   crossEntropyArguments,
   crossEntropyWorkspace,
   renderCrossEntropy,
+  renderWeightGradient,
+  weightGradientArguments,
+  weightGradientWorkspace,
   type CrossEntropySizes,
   type CrossEntropySpec,
 } from "./cross-entropy.js";
@@ -15,18 +18,18 @@ const specs: Readonly<Record<string, CrossEntropySpec>> = {
   "f32 loss and dx": { x: "f32", weight: { dtype: "f32" }, compute: "f32", inputGradient: "f32" },
   "f32 loss, dx and dW": {
     ...{ x: "f32", weight: { dtype: "f32" }, compute: "f32" },
-    ...{ inputGradient: "bf16", weightGradient: true },
+    ...{ inputGradient: "bf16", normalizers: true },
   },
   "bf16 loss": { x: "bf16", weight: { dtype: "bf16" }, compute: "bf16" },
   "bf16 loss, dx and dW": {
     ...{ x: "bf16", weight: { dtype: "bf16" }, compute: "bf16" },
-    ...{ inputGradient: "f32", weightGradient: true },
+    ...{ inputGradient: "f32", normalizers: true },
   },
   "packed weight in bf16, dx": {
     ...{ x: "f32", weight: { dtype: "f32", decoder: byteDecoder(32) }, compute: "bf16", inputGradient: "f32" },
   },
-  "packed weight in f32, dW only": {
-    ...{ x: "f16", weight: { dtype: "f32", decoder: byteDecoder(32) }, compute: "f32", weightGradient: true },
+  "packed weight in f32, no dx": {
+    ...{ x: "f16", weight: { dtype: "f32", decoder: byteDecoder(32) }, compute: "f32", normalizers: true },
   },
 };
 
@@ -108,24 +111,37 @@ function check(kernels: Kernels, spec: CrossEntropySpec, wanted: CrossEntropySiz
   const half = spec.inputGradient === "bf16";
   const inputs = [memory(rows * 4, labels.buffer), memory(rows * 4, weights.buffer)] as const;
   const outputs = [memory(rows * 4), memory(rows * depth * (half ? 2 : 4)), memory(vocabulary * depth * 4)] as const;
+  const kept = [memory(rows * 4), memory(rows * 4)] as const;
   const results = [1, 2, 3].map((threads) => {
-    const workspace = memory(crossEntropyWorkspace(spec, sizes, threads));
-    const words = crossEntropyArguments<bigint | number>({
+    const bytes = [crossEntropyWorkspace(spec, sizes, threads), weightGradientWorkspace(spec, sizes, threads)];
+    const workspaces = bytes.map((count) => memory(count));
+    const operands = {
       ...sizes,
-      workspace: workspace.address,
       x: { address: x.memory.address, rowStride: x.rowStride },
       weight: { address: w.memory.address, rowStride: w.rowStride },
       labels: inputs[0].address,
       rowWeights: inputs[1].address,
+    };
+    const perRow = { normalizer: kept[0].address, miss: kept[1].address };
+    const words = crossEntropyArguments<bigint | number>({
+      ...operands,
+      workspace: workspaces[0]!.address,
       nll: outputs[0].address,
       inputGradient: { address: outputs[1].address, rowStride: depth },
-      weightGradient: { address: outputs[2].address, rowStride: depth },
+      ...(spec.normalizers === true ? perRow : { normalizer: 0, miss: 0 }),
     });
     outputs.forEach((output) => output.data.fill(0xff));
     kernels.run(name, words, threads);
-    const all = [workspace, x.memory, w.memory, ...inputs, ...outputs];
+    if (spec.normalizers === true) {
+      const weightGradient = { address: outputs[2].address, rowStride: depth };
+      const late = { ...operands, ...perRow, workspace: workspaces[1]!.address, weightGradient };
+      kernels.run(renderWeightGradient(spec).name, weightGradientArguments<bigint | number>(late), threads);
+    }
+    const all = [...workspaces, x.memory, w.memory, ...inputs, ...outputs, ...kept];
     expect(all.map((one) => one.intact())).toEqual(all.map(() => true));
-    workspace.free();
+    workspaces.forEach((workspace) => {
+      workspace.free();
+    });
     return outputs.map((output) => output.read());
   });
   for (const result of results) {
@@ -143,9 +159,9 @@ function check(kernels: Kernels, spec: CrossEntropySpec, wanted: CrossEntropySiz
     const values = half ? Array.from(new Uint16Array(dx!.buffer), bf16FromBits) : new Float32Array(dx!.buffer);
     near(values, expected.dx, expected.dxScale, half ? 2 ** -7 : loose);
   } else expect(dx!.every((byte) => byte === 0xff)).toBe(true);
-  if (spec.weightGradient === true) near(new Float32Array(dw!.buffer), expected.dw, expected.dwScale, loose);
+  if (spec.normalizers === true) near(new Float32Array(dw!.buffer), expected.dw, expected.dwScale, loose);
   else expect(dw!.every((byte) => byte === 0xff)).toBe(true);
-  [x.memory, w.memory, ...inputs, ...outputs].forEach((one) => {
+  [x.memory, w.memory, ...inputs, ...outputs, ...kept].forEach((one) => {
     one.free();
   });
 }
@@ -161,7 +177,7 @@ describe.each(builds)("cross-entropy on %s", (_name, flags) => {
   let kernels: Kernels;
   beforeAll(() => {
     kernels = new Kernels(
-      Object.values(specs).map((spec) => renderCrossEntropy(spec).source),
+      Object.values(specs).flatMap((spec) => [renderCrossEntropy(spec).source, renderWeightGradient(spec).source]),
       flags,
     );
   });
@@ -200,13 +216,13 @@ describe("cross-entropy of a confident model", () => {
       all[i] = i;
     });
     new Float32Array(weights.data.buffer, weights.data.byteOffset, 16).fill(1);
-    const [nll, dx, dw] = [new Memory(64), new Memory(1024), new Memory(1024)];
+    const [nll, dx, normalizer, missed] = [new Memory(64), new Memory(1024), new Memory(64), new Memory(64)];
     const workspace = new Memory(crossEntropyWorkspace(spec, sizes, 1));
     const at = ({ address }: Memory): { address: bigint; rowStride: number } => ({ address, rowStride: 16 });
     const words = crossEntropyArguments<bigint | number>({
       ...{ ...sizes, workspace: workspace.address, x: at(x), weight: at(w) },
       ...{ labels: labels.address, rowWeights: weights.address, nll: nll.address },
-      ...{ inputGradient: at(dx), weightGradient: at(dw) },
+      ...{ inputGradient: at(dx), normalizer: normalizer.address, miss: missed.address },
     });
     kernels.run(renderCrossEntropy(spec).name, words);
     const small = Math.exp(-14);
@@ -217,7 +233,12 @@ describe("cross-entropy of a confident model", () => {
       const wanted = Math.floor(i / 16) === i % 16 ? -miss : small / (1 + 15 * small);
       expect(Math.abs(value - wanted)).toBeLessThanOrEqual(Math.abs(wanted) * tolerance);
     });
-    [x, w, labels, weights, nll, dx, dw, workspace].forEach((one) => {
+    if (spec.normalizers === true) {
+      new Float32Array(missed.data.buffer, missed.data.byteOffset, 16).forEach((value) => {
+        expect(Math.abs(value / miss - 1)).toBeLessThan(1e-5);
+      });
+    }
+    [x, w, labels, weights, nll, dx, normalizer, missed, workspace].forEach((one) => {
       one.free();
     });
   });

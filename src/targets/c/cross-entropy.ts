@@ -3,24 +3,31 @@ import { contentHash, once } from "./contraction-name.js";
 import { readerName, readers } from "./contraction-operand.js";
 import { packing } from "./contraction-shared.js";
 import type { KernelSource } from "./contraction-types.js";
-import { blockFunctions } from "./cross-entropy-blocks.js";
+import { logitFunctions, softmaxFunctions } from "./cross-entropy-blocks.js";
 import { planSource, vocabularyBlock } from "./cross-entropy-plan.js";
 import type { CrossEntropyArguments, CrossEntropySpec } from "./cross-entropy-types.js";
-import { weightGradientSource } from "./cross-entropy-weight.js";
 
-export { crossEntropyWorkspace } from "./cross-entropy-plan.js";
+export { crossEntropyWorkspace, weightGradientWorkspace } from "./cross-entropy-plan.js";
+export { renderWeightGradient, weightGradientArguments } from "./cross-entropy-weight.js";
 export * from "./cross-entropy-types.js";
 
-/** The kernel's arguments in their order. */
+/** The kernel's arguments in their order; words of a computed W follow them. */
 export function crossEntropyArguments<Word>(values: CrossEntropyArguments<Word>): Word[] {
   const { rows, depth, vocabulary, workspace, x, weight, labels, rowWeights, nll } = values;
-  const { inputGradient, weightGradient } = values;
+  const { inputGradient, normalizer, miss } = values;
   return [
     ...[rows, depth, vocabulary, workspace],
     ...[x.address, x.rowStride, weight.address, weight.rowStride],
     ...[labels, rowWeights, nll],
-    ...[inputGradient.address, inputGradient.rowStride, weightGradient.address, weightGradient.rowStride],
+    ...[inputGradient.address, inputGradient.rowStride, normalizer, miss],
   ];
+}
+
+const argumentCount = 15;
+
+/** Where the readers of W begin: at its address, or at the words of a computed W, which are the last arguments. */
+function weightBase({ weight }: CrossEntropySpec): string {
+  return weight.decoder?.words === undefined ? "(const char*)w[6]" : `(const char*)(w + ${argumentCount})`;
 }
 
 /** The running softmax of one group of tokens over one slice of the vocabulary. */
@@ -30,7 +37,7 @@ function groupSource(name: string, spec: CrossEntropySpec): string {
 static void ${name}_group(const ${name}_input* in, const ${name}_plan* plan, const int32_t* list, int64_t valid, const int32_t* labels,
                           int64_t begin, int64_t end, float* maximum, float* sum, float* label_logits, thimble_word_alias* own, float* sums) {
   int64_t tokens = (valid + 15) / 16 * 16;
-  thimble_word_alias *panels = own, *area = own + plan->panels * ${spec.weightGradient === true ? 2 : 1};
+  thimble_word_alias *panels = own, *area = own + plan->panels;
   float* scores = (float*)(area + 2 * plan->weights);
   float tops[256] __attribute__((aligned(64))), totals[256] __attribute__((aligned(64))), scale[256] __attribute__((aligned(64)));
   for (int64_t t = 0; t < tokens; t++) {
@@ -81,7 +88,7 @@ function storeGradient(spec: CrossEntropySpec): string {
 function finishSource(name: string, spec: CrossEntropySpec): string {
   return String.raw`
 static void ${name}_finish(const int64_t* w, const ${name}_input* in, const ${name}_plan* plan, int64_t row, const float* maximum, const float* sum,
-                           float label_logit, const float* sums, int64_t pitch, float* buffer, float* norm, float* missed) {
+                           float label_logit, const float* sums, int64_t pitch, float* buffer) {
   int64_t N = w[0];
   const int32_t* labels = (const int32_t*)w[8];
   float weight = ((const float*)w[9])[row], top = label_logit, others = 0;
@@ -92,8 +99,11 @@ static void ${name}_finish(const int64_t* w, const ${name}_input* in, const ${na
   /* 1 - p of the label, without cancellation. */
   float miss = others / total;
   ((float*)w[10])[row] = weight * ((top - label_logit) + logarithm);
-  *norm = top + logarithm;
-  *missed = miss;
+${
+  spec.normalizers === true
+    ? "  ((float*)w[13])[row] = top + logarithm;\n  ((float*)w[14])[row] = miss;"
+    : "  (void)miss;"
+}
 ${storeGradient(spec)}
 }`;
 }
@@ -111,13 +121,12 @@ function kernelSource(name: string, spec: CrossEntropySpec): string {
 EXPORT void ${name}(const int64_t* w, Context* context) {
   int64_t N = w[0], thread = context->thread, threads = context->threads, V = w[2];
   ${name}_plan plan = ${name}_make_plan(N, w[1]);
-  ${name}_input in = {(const char*)w[4], (const char*)w[6], w[5], w[7], w[1], plan.padded, V};
+  ${name}_input in = {(const char*)w[4], ${weightBase(spec)}, w[5], w[7], w[1], plan.padded, V};
   const int32_t* labels = (const int32_t*)w[8];
   const float* weights = (const float*)w[9];
   float* workspace = (float*)((w[3] + 63) / 64 * 64);
   int32_t* list = (int32_t*)workspace;
-  float *label_logits = workspace + N, *norms = label_logits + N, *misses = norms + N;
-  float *maximum = misses + N, *sum = maximum + plan.slices * N, *partial = workspace + plan.states;
+  float *label_logits = workspace + N, *maximum = label_logits + N, *sum = maximum + plan.slices * N, *partial = workspace + plan.states;
   thimble_word_alias* own = (thimble_word_alias*)(partial + plan.partial + thread * plan.private);
   float* sums = (float*)own + plan.private - plan.padded - plan.sums;
   float* buffer = (float*)own + plan.private - plan.padded;
@@ -132,7 +141,7 @@ EXPORT void ${name}(const int64_t* w, Context* context) {
   for (int64_t row = begin; row < end; row++) {
     if (!(weights[row] == 0.0f || labels[row] < 0 || labels[row] >= V)) continue;
     ((float*)w[10])[row] = 0;
-    ${clearRow(spec)}
+    ${clearRow(spec)}${spec.normalizers === true ? "\n    ((float*)w[13])[row] = ((float*)w[14])[row] = 0;" : ""}
   }
   barrier(context);
   int64_t units = (active + 15) / 16;
@@ -148,7 +157,7 @@ EXPORT void ${name}(const int64_t* w, Context* context) {
       ${name}_group(&in, &plan, list + t, valid, labels, low, high, maximum + slice * N + t, sum + slice * N + t, label_logits + t, own, sums);
       for (int64_t i = 0; i < valid; i++) {
         if (plan.slices == 1)
-          ${name}_finish(w, &in, &plan, list[t + i], maximum + t + i, sum + t + i, label_logits[t + i], sums + i * in.padded, 0, buffer, norms + t + i, misses + t + i);
+          ${name}_finish(w, &in, &plan, list[t + i], maximum + t + i, sum + t + i, label_logits[t + i], sums + i * in.padded, 0, buffer);
         else if (plan.partial)
           __builtin_memcpy(partial + (slice * N + t + i) * in.padded, sums + i * in.padded, (size_t)in.padded * 4);
       }
@@ -158,13 +167,8 @@ EXPORT void ${name}(const int64_t* w, Context* context) {
     barrier(context);
     share(active, 1, thread, threads, &begin, &end);
     for (int64_t t = begin; t < end; t++)
-      ${name}_finish(w, &in, &plan, list[t], maximum + t, sum + t, label_logits[t], partial + t * in.padded, ${pitch}, buffer, norms + t, misses + t);
+      ${name}_finish(w, &in, &plan, list[t], maximum + t, sum + t, label_logits[t], partial + t * in.padded, ${pitch}, buffer);
   }
-${
-  spec.weightGradient === true
-    ? `  barrier(context);\n  ${name}_weight_gradient(w, &in, &plan, list, active, norms, misses, own, thread, threads);`
-    : ""
-}
 }
 `;
 }
@@ -178,10 +182,10 @@ export function renderCrossEntropy(spec: CrossEntropySpec): KernelSource {
     readers({ dtype: spec.x }, spec.compute),
     readers(spec.weight, spec.compute),
     planSource(name, spec),
-    blockFunctions(name, spec),
+    logitFunctions(name, spec),
+    softmaxFunctions(name, spec),
     groupSource(name, spec),
     finishSource(name, spec),
-    spec.weightGradient === true ? weightGradientSource(name, spec) : "",
     kernelSource(name, spec),
   ].join("\n");
   return { name, source: once(name, source) };

@@ -62,7 +62,7 @@ export function epilogueC(roots: readonly Node[], accumulator: Node, inputs: rea
   const sizes = names.sizes.map((_, index) => `const int64_t s${index} = words[${addresses.length + index}];`);
   const lines = [
     "(void)sums; (void)batch; (void)row; (void)column; (void)n;",
-    ...[...addresses, ...sizes],
+    ...[...addresses, ...sizes, ...names.locals],
     ...(lane === undefined ? whole : ["if (n == 16) {", ...whole.map(indent), "} else {", ...rest.map(indent), "}"]),
   ];
   const parameters = "vf sums, int64_t batch, int64_t row, int64_t column, int n, const int64_t* words";

@@ -34,12 +34,23 @@ export function contentHash(text: string): string {
   return hex(low) + hex(high);
 }
 
+const single = new Float32Array(1);
+const singleBits = new Int32Array(single.buffer);
+
+/** The bits of the nearest f32, as a signed number. */
+function floatBits(value: number): number {
+  single[0] = value;
+  return singleBits[0] ?? 0;
+}
+
 /** Expressions of more operations than this become functions of their own. */
 const longExpression = 6;
 
 export class Names {
   readonly sizes: number[] = [];
   readonly functions = new Map<string, string>();
+  /** Declarations that stand before a kernel's loops. */
+  readonly locals: string[] = [];
   readonly #sizeNames = new Map<string, string>();
   readonly #values: Map<Value, string>;
   readonly #variables: Map<LoopVariable, string>;
@@ -81,9 +92,24 @@ export class Names {
   }
 
   value(value: Value): string {
-    if (value.kind === "constant") return cSyntax([], "vector").constant(value.type, value.value);
+    if (value.kind === "constant") return this.#constant(value.type, value.value);
     const name = this.#values.get(value) ?? `v${this.#values.size}`;
     this.#values.set(value, name);
+    return name;
+  }
+
+  /**
+   * A number of the graph. Those that belong to a structure are written out; any other (a scale, a rate, one over a
+   * size) is an argument, so that a kernel serves whatever rank, width or decay it was chosen for.
+   */
+  #constant(type: ScalarType, value: number): string {
+    if (type !== "f32" || !Number.isFinite(value) || value === 0 || Math.abs(value) === 1) {
+      return cSyntax([], "vector").constant(type, value);
+    }
+    const size = this.size(floatBits(value), `number ${value}`);
+    const name = `number_${size}`;
+    const declaration = `const vf ${name} = bitcast_i_to_f(splat_i((int32_t)${size}));`;
+    if (!this.locals.includes(declaration)) this.locals.push(declaration);
     return name;
   }
 

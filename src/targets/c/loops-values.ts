@@ -2,15 +2,16 @@
 import { must } from "../../errors.js";
 import { sizeOf } from "../../ir/dtype.js";
 import type { ScalarType } from "../../ir/scalar.js";
-import { scalar as s } from "../../ir/scalar.js";
+import { randomBitsOp } from "../../ops/random.js";
 import { storageFormat } from "../../storage/registry.js";
 import type { Linear, LoopVariable } from "../loops/linear.js";
-import type { Guard, LoadValue, MemoryType, Source, Value } from "../loops/value.js";
+import type { ApplyValue, Guard, LoadValue, MemoryType, Source, Value } from "../loops/value.js";
 import type { Store } from "../loops/nest.js";
 import { operandsOf, valuesBelow } from "../loops/value.js";
 import type { Names } from "./loops-names.js";
 import { contentHash, laneAccess, vectorType } from "./loops-names.js";
-import { renderScalar } from "./scalar.js";
+import { noiseSupport, noiseSupportName } from "./loops-noise.js";
+import { elementDecoderC } from "./plane-decoder.js";
 
 /** The vector being worked on: lanes `variable`, `variable + 1`, ..., all 16 or the first `n`. */
 export interface Lanes {
@@ -47,6 +48,8 @@ export class ValueRenderer {
         return [...index, ...define(`(${name}_index >= splat_i(0)) & (${name}_index < splat_i((int32_t)${size}))`)];
       }
       case "apply": {
+        const words = this.#noise(value, name, lanes);
+        if (words !== undefined) return words;
         const operands = value.operands.map((operand) => this.names.value(operand));
         const { statements, result } = this.names.expression(value.expression, operands, name);
         return result === name ? statements : [...statements, ...define(result)];
@@ -60,6 +63,23 @@ export class ValueRenderer {
       default:
         return [];
     }
+  }
+
+  /** Random words of neighbouring elements, from a block that outlives the vector; undefined for any other value. */
+  #noise({ name: kind, operands }: ApplyValue, name: string, lanes: Lanes | undefined): string[] | undefined {
+    const place = operands.at(-1);
+    const scalars = operands.slice(0, -1);
+    if (kind !== randomBitsOp.name || place?.kind !== "index" || lanes === undefined) return undefined;
+    const access = laneAccess(place.index, lanes.variable);
+    const fixed = scalars.every((operand) => operand.depends.size === 0);
+    if (!fixed || access.kind !== "affine" || access.step !== 1) return undefined;
+    const block = `${name}_block`;
+    const declaration = `thimble_noise_block ${block} = {.block = -1};`;
+    if (!this.names.locals.includes(declaration)) this.names.locals.push(declaration);
+    this.names.functions.set(noiseSupportName, noiseSupport);
+    const words = scalars.map((operand) => this.names.value(operand));
+    const call = `thimble_noise(&${block}, ${words.join(", ")}, ${this.names.index(place.index)})`;
+    return [`(void)${this.names.value(place)};`, `const vu ${name} = ${call};`];
   }
 
   #load(load: LoadValue, name: string, lanes: Lanes | undefined): string[] {
@@ -162,22 +182,12 @@ export class ValueRenderer {
 
   /** A function that decodes one element of a packed tensor. */
   #decoder(id: string): string {
-    const format = storageFormat(id);
-    const { statements, result } = renderScalar(format.decode(s.argument(0, "i32")), ["index"], "scalar", {
-      byte: (offset) => `(uint32_t)block[${offset}]`,
-    });
-    const { elements, bytes } = format.block;
-    const body = [
-      `const uint8_t* block = packed + at / ${elements} * ${bytes};`,
-      `const int32_t index = (int32_t)(at % ${elements});`,
-      "(void)index;",
-      ...statements,
-      `return ${result};`,
-    ];
+    const { tables, body } = elementDecoderC(storageFormat(id));
     const text = `(const uint8_t* packed, int64_t at) {\n${body.map((line) => `  ${line}`).join("\n")}\n}\n`;
-    const name = `element_${id}_${contentHash(text)}`;
+    const name = `element_${id.replaceAll("-", "_")}_${contentHash(text)}`;
     const guard = name.toUpperCase();
-    this.names.functions.set(name, `#ifndef ${guard}\n#define ${guard}\nstatic inline float ${name}${text}#endif\n`);
+    const source = `${tables}static inline float ${name}${text}`;
+    this.names.functions.set(name, `#ifndef ${guard}\n#define ${guard}\n${source}#endif\n`);
     return name;
   }
 

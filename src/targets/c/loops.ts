@@ -71,7 +71,7 @@ class Renderer {
 
   render(): RenderedLoops {
     const stages = this.nest.stages.flatMap((stage) => this.#stage(stage));
-    const { sizes, functions } = this.#names;
+    const { sizes, functions, locals } = this.#names;
     const { inputs, outputs } = this.nest.kernel;
     const addresses = [
       ...inputs.map((_, index) => `const char* in${index}`),
@@ -84,7 +84,7 @@ class Renderer {
     );
     const used = declarations.map((text) => `${text} (void)${/(\w+) =/.exec(text)?.[1] ?? ""};`);
     const counts = sizes.map((_, index) => `const int64_t s${index} = arguments[${addresses.length + index}];`);
-    const body = [...used, ...counts, ...stages].map((line) => `  ${line}`).join("\n");
+    const body = [...used, ...counts, ...locals, ...stages].map((line) => `  ${line}`).join("\n");
     const text = `(const int64_t* arguments, Context* context) {\n${body}\n}\n`;
     const helpers = [loopsSupport, ...functions.values()].join("");
     const name = `loops_${contentHash(helpers + text)}`;

@@ -11,13 +11,14 @@ import { epilogueC } from "./loops-epilogue.js";
 import type { LoweredKernel, SymbolicWord } from "./lower-fixed.js";
 import { inputWord, workspace } from "./lower-fixed.js";
 import { denseType, storageForm } from "./lower-operand.js";
+import { renderFill } from "./operand-fill.js";
 
 export function lowerContraction(kernel: ContractionKernel, threads: number): LoweredKernel {
   const { rows, columns, batch, compute } = kernel;
   const depths = kernel.segments.map(({ a }) => depthOf(a));
   const epilogue = lowerEpilogue(kernel);
   const spec: ContractionSpec = {
-    segments: kernel.segments.map(({ a, b }) => ({ a: form(a), b: form(b) })),
+    segments: kernel.segments.map(({ a, b }) => ({ a: form(a, compute), b: form(b, compute) })),
     compute,
     epilogue: epilogue.epilogue,
   };
@@ -32,6 +33,7 @@ export function lowerContraction(kernel: ContractionKernel, threads: number): Lo
       depth: must(depths[index], "depth"),
     })),
     epilogue: epilogue.words,
+    computed: kernel.segments.flatMap(({ a, b }) => [...computedWords(kernel, a), ...computedWords(kernel, b)]),
   });
   return {
     generated: renderContraction(spec),
@@ -41,8 +43,18 @@ export function lowerContraction(kernel: ContractionKernel, threads: number): Lo
   };
 }
 
-function form({ node, transposed }: Operand): ContractionSpec["segments"][number]["a"] {
+function form(
+  { node, transposed, computed }: Operand,
+  compute: ContractionSpec["compute"],
+): ContractionSpec["segments"][number]["a"] {
+  if (computed !== undefined) return { dtype: "f32", decoder: renderFill(computed, compute).decoder, transposed };
   return { ...storageForm(node), transposed };
+}
+
+function computedWords(kernel: ContractionKernel, { computed }: Operand): SymbolicWord[] {
+  if (computed === undefined) return [];
+  const { words } = renderFill(computed, kernel.compute);
+  return words.map((word) => (typeof word === "number" ? word : inputWord(kernel, word.node)));
 }
 
 /** A is stored [M, K], or [K, M] where transposed. */

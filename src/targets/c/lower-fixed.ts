@@ -1,7 +1,11 @@
 import { must, ThimbleError } from "../../errors.js";
 import type { Node } from "../../ir/node.js";
 import { attentionAttributes, attentionBackwardOp, attentionOp, attentionSizes } from "../../ops/attention.js";
-import { linearCrossEntropyGradientOp, linearCrossEntropyOp } from "../../ops/cross-entropy.js";
+import {
+  linearCrossEntropyGradientOp,
+  linearCrossEntropyOp,
+  linearCrossEntropyWeightGradientOp,
+} from "../../ops/cross-entropy.js";
 import type { OpDefinition } from "../../ir/op.js";
 import { elements } from "../../ir/shape.js";
 import { scatterAddOp, scatterWriteOp } from "../../ops/gather.js";
@@ -9,16 +13,23 @@ import { symmetricEigenOp } from "../../ops/symmetric-eigen.js";
 import type { TopKOptions } from "../../ops/top-k.js";
 import { topKOp } from "../../ops/top-k.js";
 import { operandStorage } from "../../passes/contractions.js";
+import { lossWeight } from "../../passes/operand-expression.js";
 import type { FixedKernel } from "../../passes/kernels.js";
 import { storageOf } from "../../passes/kernels.js";
 import { attentionBackwardWorkspace, attentionWorkspace, type AttentionSpec } from "./attention.js";
 import { renderAttentionBackward } from "./attention-backward.js";
 import { renderAttention } from "./attention-forward.js";
-import { crossEntropyWorkspace } from "./cross-entropy-plan.js";
+import { crossEntropyWorkspace, weightGradientWorkspace } from "./cross-entropy-plan.js";
 import type { CrossEntropySpec } from "./cross-entropy-types.js";
-import { crossEntropyArguments, renderCrossEntropy } from "./cross-entropy.js";
+import {
+  crossEntropyArguments,
+  renderCrossEntropy,
+  renderWeightGradient,
+  weightGradientArguments,
+} from "./cross-entropy.js";
 import type { GeneratedKernel } from "./entries.js";
 import { denseType, sizeAt, storageForm } from "./lower-operand.js";
+import { renderFill } from "./operand-fill.js";
 import { renderScatter, scatterWords } from "./scatter.js";
 import { eigenWords, eigenWorkspace, renderSymmetricEigen } from "./symmetric-eigen.js";
 import { renderTopK, topKWords, topKWorkspace } from "./top-k.js";
@@ -114,37 +125,59 @@ function lowerCrossEntropy(kernel: FixedKernel, threads: number): LoweredKernel 
   const { node } = kernel;
   const [x, weight, labels, rowWeights] = node.inputs as [Node, Node, Node, Node];
   const gradient = node.op === linearCrossEntropyGradientOp;
+  const compute = x.dtype === "bf16" && weight.dtype === "bf16" ? "bf16" : "f32";
+  const computed = lossWeight(node);
+  const fill = computed === undefined ? undefined : renderFill(computed, compute);
   const spec: CrossEntropySpec = {
     x: denseType(x),
-    weight: storageForm(operandStorage(weight)),
-    compute: x.dtype === "bf16" && weight.dtype === "bf16" ? "bf16" : "f32",
+    weight: fill === undefined ? storageForm(operandStorage(weight)) : { dtype: "f32", decoder: fill.decoder },
+    compute,
     ...(gradient ? { inputGradient: "f32" } : {}),
-    ...(node.attributes["weight"] === true ? { weightGradient: true } : {}),
+    ...(node.attributes["weight"] === true ? { normalizers: true } : {}),
   };
   const [rows, depth, vocabulary] = [sizeAt(x, 0), sizeAt(x, 1), sizeAt(weight, 0)];
   const matrix = (address: SymbolicWord): { address: SymbolicWord; rowStride: SymbolicWord } => ({
     address,
     rowStride: depth,
   });
-  const words = crossEntropyArguments<SymbolicWord>({
-    rows,
-    depth,
-    vocabulary,
+  const sizes = { rows, depth, vocabulary };
+  const operands = {
+    ...sizes,
     workspace,
     x: matrix(inputWord(kernel, x)),
-    weight: matrix(inputWord(kernel, weight)),
+    weight: matrix(fill === undefined ? inputWord(kernel, weight) : 0),
     labels: inputWord(kernel, labels),
     rowWeights: inputWord(kernel, rowWeights),
-    nll: { output: 0 },
-    inputGradient: matrix(gradient ? { output: 1 } : 0),
-    weightGradient: matrix(spec.weightGradient === true ? { output: 2 } : 0),
-  });
-  const sizes = { rows, depth, vocabulary };
+  };
+  const inPlace = kernel.outputs.map(() => absent);
+  if (node.op === linearCrossEntropyWeightGradientOp) {
+    const [normalizer, miss] = node.inputs.slice(4).map((value) => inputWord(kernel, value));
+    return {
+      generated: renderWeightGradient(spec),
+      words: weightGradientArguments<SymbolicWord>({
+        ...operands,
+        normalizer: must(normalizer, "normalizer"),
+        miss: must(miss, "miss"),
+        weightGradient: matrix({ output: 0 }),
+      }),
+      workspaceBytes: weightGradientWorkspace(spec, sizes, threads),
+      inPlace,
+    };
+  }
   return {
     generated: renderCrossEntropy(spec),
-    words,
+    words: [
+      ...crossEntropyArguments<SymbolicWord>({
+        ...operands,
+        nll: { output: 0 },
+        inputGradient: matrix(gradient ? { output: 1 } : 0),
+        normalizer: spec.normalizers === true ? { output: 2 } : 0,
+        miss: spec.normalizers === true ? { output: 3 } : 0,
+      }),
+      ...(fill?.words ?? []).map((word) => (typeof word === "number" ? word : inputWord(kernel, word.node))),
+    ],
     workspaceBytes: crossEntropyWorkspace(spec, sizes, threads),
-    inPlace: kernel.outputs.map(() => absent),
+    inPlace,
   };
 }
 
@@ -207,6 +240,7 @@ const lowerings = new Map<OpDefinition, (kernel: FixedKernel, threads: number) =
   [attentionBackwardOp, lowerAttention],
   [linearCrossEntropyOp, lowerCrossEntropy],
   [linearCrossEntropyGradientOp, lowerCrossEntropy],
+  [linearCrossEntropyWeightGradientOp, lowerCrossEntropy],
   [scatterAddOp, lowerScatter],
   [scatterWriteOp, lowerScatter],
   [topKOp, lowerTopK],

@@ -4,13 +4,19 @@ import { leafAttributes, leafOp } from "../../ops/leaves.js";
 import { storageFormat } from "../../storage/registry.js";
 import type { ContractionDType, Decoder } from "./contraction-types.js";
 import { renderDecoderC } from "./decoder.js";
+import { renderPlaneDecoderC } from "./plane-decoder.js";
 
 /** How a value that a contraction multiplies lies in memory. */
 export function storageForm(node: Node): { readonly dtype: ContractionDType; readonly decoder?: Decoder } {
   if (node.op === leafOp) {
     const { format } = leafAttributes(node);
     if (format !== "f32" && format !== "bf16" && format !== "f16") {
-      return { dtype: "f32", decoder: renderDecoderC(storageFormat(format)) };
+      const storage = storageFormat(format);
+      const { planes } = storage;
+      return {
+        dtype: "f32",
+        decoder: planes === undefined ? renderDecoderC(storage) : renderPlaneDecoderC(storage, planes),
+      };
     }
     return { dtype: format };
   }

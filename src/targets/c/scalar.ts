@@ -2,7 +2,8 @@
 import { invariant, must } from "../../errors.js";
 import type { Scalar, ScalarType } from "../../ir/scalar.js";
 import type { ScalarSyntax } from "../../ir/scalar-graph.js";
-import { renderSteps } from "../../ir/scalar-graph.js";
+import { renderSteps, scalarSteps } from "../../ir/scalar-graph.js";
+import { contentHash, once } from "./contraction-name.js";
 
 /** `vector`: types `vf`, `vi`, `vu`; a bool is a `vi` mask of -1 and 0. `scalar`: `float`, `int32_t`, `uint32_t`, `int`. */
 export type ScalarMode = "scalar" | "vector";
@@ -11,7 +12,7 @@ export interface ScalarOptions {
   /** Names of the temporaries: `${prefix}0`, `${prefix}1`, ... "t" if not given. */
   readonly prefix?: string;
   /** Code for the byte at an offset, as `uint32_t`; only storage decoders read bytes. */
-  readonly byte?: (offset: string) => string;
+  readonly byte?: ScalarSyntax["byte"];
   /** The caller knows that no i32 operation overflows, so that the compiler may see loop indices as affine. */
   readonly withoutOverflow?: boolean;
 }
@@ -46,11 +47,29 @@ export function cSyntax(argumentNames: readonly string[], mode: ScalarMode, opti
   return {
     constant: (type, value) => (mode === "scalar" ? literal(type, value) : splat(type, value)),
     argument: (index) => must(argumentNames[index], `name of argument ${index}`),
-    byte: (offset) => must(options.byte, "block to read bytes from")(offset),
+    byte: (offset, plane) => must(options.byte, "block to read bytes from")(offset, plane),
     operation: (expression, operands) =>
       mode === "scalar" ? scalarOperation(expression, operands, wraps) : vectorOperation(expression, operands),
     declare: (type, name, value) => `const ${types[type]} ${name} = ${value};`,
   };
+}
+
+/** The C array that holds a table; {@link tableSources} defines it. */
+function tableName(values: readonly number[]): string {
+  return `thimble_table_${contentHash(values.join())}`;
+}
+
+/** Definitions of the tables that scalar code of these expressions reads. */
+export function tableSources(expressions: readonly Scalar[]): string {
+  const found = new Map<string, string>();
+  for (const { expression } of scalarSteps(expressions).steps) {
+    if (expression.kind !== "table") continue;
+    const name = tableName(expression.values);
+    const list = expression.values.map((value) => literal("f32", value)).join(", ");
+    const place = "__attribute__((unused, aligned(64)))";
+    found.set(name, once(name, `static const float ${name}[${expression.values.length}] ${place} = {${list}};`));
+  }
+  return [...found.values()].join("");
 }
 
 /** A constant in C that is exactly this value. */
@@ -124,6 +143,8 @@ function scalarOperation(expression: Scalar, [a = "", b = "", c = ""]: readonly 
       return `(uint32_t)(((uint64_t)${a} * ${b}) >> 32)`;
     case "fma":
       return `__builtin_fmaf(${a}, ${b}, ${c})`;
+    case "table":
+      return `${tableName(expression.values)}[${a}]`;
     case "select":
       return `${a} ? ${b} : ${c}`;
     case "convert":

@@ -1,7 +1,7 @@
 import { must } from "../../errors.js";
 import type { Node } from "../../ir/node.js";
 import type { Tensor } from "../../ir/tensor.js";
-import type { Buffer, PlannedStep, ProgramPlan, TargetFacts } from "../../plan/plan.js";
+import type { Buffer, PlannedStep, PlannedTransfer, ProgramPlan, TargetFacts } from "../../plan/plan.js";
 import { unlimited } from "../../plan/plan.js";
 import { evaluate } from "./evaluate.js";
 import type { ReadBytes } from "./memory.js";
@@ -18,15 +18,44 @@ export const interpretFacts: TargetFacts = {
 /** NaN as f32 and as bf16; index buffers get zeros instead, so that a wrong read is wrong and not a crash. */
 export const poisonPattern = 0x7fc07fc0;
 
-/** Runs a planned program inside its arena by the meaning of its kernels. */
-export function executePlan(plan: ProgramPlan, bytes: ReadBytes, options: { readonly poison?: boolean } = {}): void {
+export interface ExecuteOptions {
+  readonly poison?: boolean;
+  /** Moves bytes between a place on disk and memory, at once. */
+  readonly transfer?: (transfer: PlannedTransfer, memory: Uint8Array) => void;
+}
+
+/**
+ * Runs a planned program inside its arena by the meaning of its kernels. Reads are made when they are asked for and
+ * writes when they must be done: if their memory were used by something else in between, the results would show it.
+ */
+export function executePlan(plan: ProgramPlan, bytes: ReadBytes, options: ExecuteOptions = {}): void {
   if (options.poison === true) for (const buffer of plan.buffers) poison(buffer, bytes);
+  const transfers = transfersByStep(plan);
+  const move = (index: number): void => {
+    for (const transfer of transfers.get(index) ?? []) {
+      const { offset, shard } = transfer.memory;
+      must(options.transfer, "a way to read and write files")(transfer, bytes(offset, transfer.stored.bytes, shard));
+    }
+  };
   plan.steps.forEach((step, index) => {
+    move(index);
     executeStep(step, bytes);
     if (options.poison === true) {
       for (const buffer of plan.buffers) if (buffer.end === index) poison(buffer, bytes);
     }
   });
+  move(plan.steps.length);
+}
+
+/** Before which step each transfer is made; a write no later than the next read of the same bytes. */
+function transfersByStep({ transfers }: ProgramPlan): Map<number, PlannedTransfer[]> {
+  const byStep = new Map<number, PlannedTransfer[]>();
+  transfers.forEach((transfer, at) => {
+    const again = transfers.find((other, index) => index > at && other.stored === transfer.stored);
+    const index = transfer.direction === "read" ? transfer.start : Math.min(transfer.done, again?.start ?? Infinity);
+    byStep.set(index, [...(byStep.get(index) ?? []), transfer]);
+  });
+  return byStep;
 }
 
 function poison(buffer: Buffer, bytes: ReadBytes): void {

@@ -3,6 +3,7 @@ import { invariant, must } from "../../errors.js";
 import type { DType } from "../../ir/dtype.js";
 import { isFloat } from "../../ir/dtype.js";
 import type { Node } from "../../ir/node.js";
+import type { Scalar } from "../../ir/scalar.js";
 import { scalar as s } from "../../ir/scalar.js";
 import { elements } from "../../ir/shape.js";
 import type { Guard, MemoryType, Value, ValueGraph } from "./value.js";
@@ -66,6 +67,8 @@ export class NodeLowering {
         return this.#cast(node, this.value(must(node.inputs[0], "operand"), index, guards));
       case "index":
         return this.#index(node, index);
+      case "random":
+        return this.#random(node, lowering.expression, index);
       case "movement":
         return this.#movement(node, index, guards);
       case "reduce":
@@ -91,6 +94,14 @@ export class NodeLowering {
     if (node.op.name === "constant") return this.graph.constant(type, node.attributes["value"] as number);
     invariant(node.op.name === "iota" && (type === "i32" || type === "u32"), `unknown index op ${node.op.name}`);
     return this.graph.index(type, must(index[node.attributes["axis"] as number], "index"));
+  }
+
+  /** Operands: the node's own inputs, scalars all, its `use`, and the element's number. */
+  #random(node: Node, expression: (args: readonly Scalar[]) => Scalar, index: readonly Linear[]): Value {
+    const scalars = node.inputs.map((input) => this.value(input, [], []));
+    const use = this.graph.constant("u32", node.attributes["use"] as number);
+    const place = this.graph.index("u32", flatten(index, node.shape));
+    return this.graph.apply(node.op.name, [...scalars, use, place], expression);
   }
 
   #cast(node: Node, operand: Value): Value {

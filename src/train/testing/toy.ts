@@ -111,7 +111,14 @@ const definition: ModelDefinition = {
   forward: never,
 };
 
-const optimizer: Optimizer = { id: "toy", states: () => [], scalars: () => ({}), rounds: () => false, update: never };
+const optimizer: Optimizer = {
+  id: "toy",
+  weightDecay: 0,
+  states: () => [],
+  scalars: () => ({}),
+  rounds: () => false,
+  update: never,
+};
 
 export const toyOptions: SessionOptions = {
   definition,

@@ -1,0 +1,79 @@
+import { must } from "../../errors.js";
+import type { ModelDefinition } from "../../models/types.js";
+import { drawUniform } from "../initial.js";
+import { targetNames } from "../targets.js";
+import type { HostTensors, PeftForm } from "../types.js";
+import type { PacaConfig, PacaTarget } from "./index.js";
+
+/** Different columns of a layer, uniformly without replacement, ascending: a function of the seed and the layer's name. */
+export function chooseColumns(seed: number, { spec, columns }: PacaTarget): number[] {
+  const count = must(columns.shape[0], "columns");
+  const all = Array.from({ length: spec.inputs }, (_, column) => column);
+  const draws = drawUniform(seed, columns.name, count);
+  for (let place = 0; place < count; place++) {
+    const other = place + Math.floor((draws[place] ?? 0) * (spec.inputs - place));
+    [all[place], all[other]] = [all[other] ?? 0, all[place] ?? 0];
+  }
+  return all.slice(0, count).sort((a, b) => a - b);
+}
+
+function deltaOf({ delta }: PacaTarget, tensors: HostTensors): Float32Array {
+  return must(tensors.get(delta.name), delta.name);
+}
+
+/** The weight with the change added to its columns. */
+export function mergeColumns(
+  { seed }: PacaConfig,
+  target: PacaTarget,
+  weight: Float32Array,
+  tensors: HostTensors,
+): Float32Array {
+  const { spec, scale } = target;
+  const delta = deltaOf(target, tensors);
+  const columns = chooseColumns(seed, target);
+  const merged = weight.slice();
+  for (let row = 0; row < spec.outputs; row++) {
+    columns.forEach((column, place) => {
+      const at = spec.transposed ? column * spec.outputs + row : row * spec.inputs + column;
+      merged[at] = (weight[at] ?? 0) + scale * (delta[row * columns.length + place] ?? 0);
+    });
+  }
+  return merged;
+}
+
+/** The same change as a LoRA adapter, exactly: A selects the columns, B = s D, and alpha = r. */
+export function selectorForm(
+  { r, seed }: PacaConfig,
+  model: ModelDefinition,
+  targets: readonly PacaTarget[],
+  values: HostTensors,
+): PeftForm {
+  const tensors = targets.flatMap((target) => {
+    const { spec, scale } = target;
+    const selector = new Float32Array(r * spec.inputs);
+    chooseColumns(seed, target).forEach((column, place) => (selector[place * spec.inputs + column] = 1));
+    const change = deltaOf(target, values).map((value) => value * scale);
+    return [
+      [`${spec.path}.lora_A.weight`, { shape: [r, spec.inputs], data: selector }],
+      [`${spec.path}.lora_B.weight`, { shape: [spec.outputs, r], data: change }],
+    ] as const;
+  });
+  const specs = targets.map(({ spec }) => spec);
+  const config = {
+    peft_type: "LORA",
+    r,
+    lora_alpha: r,
+    lora_dropout: 0,
+    target_modules: targetNames(model, specs),
+    bias: "none",
+    use_rslora: false,
+    use_dora: false,
+    fan_in_fan_out: specs.every(({ transposed }) => transposed),
+    modules_to_save: null,
+    rank_pattern: {},
+    alpha_pattern: {},
+    inference_mode: true,
+    init_lora_weights: true,
+  };
+  return { config, tensors: new Map(tensors) };
+}

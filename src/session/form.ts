@@ -1,0 +1,77 @@
+import { must } from "../errors.js";
+import type { Node } from "../ir/node.js";
+import { nodesOf } from "../ir/program.js";
+import { leafAttributes, leafOp } from "../ops/leaves.js";
+import type { FormedProgram, PassOptions } from "../passes/pipeline.js";
+import { formKernels, orderKernels } from "../passes/pipeline.js";
+import { streamFromDisk } from "../passes/place.js";
+import type { Schedule } from "../passes/schedule.js";
+import { assignments } from "../passes/schedule.js";
+import { memoFacts } from "../plan/memo-facts.js";
+import type { PersistentLayout, TargetFacts, Tier } from "../plan/plan.js";
+import { layOutLeaves } from "../plan/plan.js";
+import type { TrainingPrograms } from "../step/build.js";
+import { buildEvaluation, buildTraining } from "../step/build.js";
+import { buildDecode } from "../step/decode.js";
+import { leavesOnDisk } from "./place.js";
+import type { SessionOptions } from "./types.js";
+
+/** A session's programs as kernels, and where what outlives them lies; what is recomputed is still open. */
+export interface FormedSession {
+  readonly options: SessionOptions;
+  readonly facts: TargetFacts;
+  readonly training: TrainingPrograms | undefined;
+  readonly programs: readonly FormedProgram[];
+  /** Leaves by name, from whichever program has them. */
+  readonly leaves: ReadonlyMap<string, Node>;
+  readonly layout: PersistentLayout;
+  /** The order of a program's kernels with a decision on its saved values. */
+  schedule(program: FormedProgram, saved: PassOptions["saved"]): Schedule;
+}
+
+/** Builds all programs of a session and divides them into kernels. */
+export function formSession(options: SessionOptions, targetFacts: TargetFacts): FormedSession {
+  const facts = memoFacts(targetFacts);
+  const { optimizer, clip, segments, length, definition, methods, storedFormat, split = 1 } = options;
+  const batch = options.batch / split;
+  const forward = { definition, methods, batch, length, activation: options.dtype, storedFormat };
+  const accumulate = options.accumulate * split;
+  const training =
+    methods === undefined || !options.train
+      ? undefined
+      : buildTraining({ ...forward, optimizer, clip, accumulate, segments });
+  const sources = [...(training?.programs ?? [])];
+  if (options.evaluate) sources.push(buildEvaluation({ ...forward, segments }));
+  for (const tokens of decodeLengths(options.decode)) {
+    sources.push(buildDecode({ ...forward, tokens, capacity: must(options.decode, "decoding").capacity }));
+  }
+  const programs = sources.map((program) => formKernels(program, facts));
+  const leaves = new Map<string, Node>();
+  for (const { program } of programs) for (const leaf of nodesOf(program)) addLeaf(leaves, leaf);
+  const onDisk = leavesOnDisk(
+    options,
+    programs.map(({ program }) => ({ steps: [], assigned: assignments(program) })),
+  );
+  const tierOf = (leaf: Node): Tier => (onDisk(leaf) ? "disk" : "device");
+  return {
+    options,
+    facts,
+    training,
+    programs,
+    leaves,
+    layout: layOutLeaves(leaves.values(), facts.alignment, facts.limits, tierOf),
+    schedule: (program, saved) => streamFromDisk(orderKernels(program, saved), onDisk, options.place),
+  };
+}
+
+function addLeaf(leaves: Map<string, Node>, node: Node): void {
+  if (node.op !== leafOp) return;
+  const { name } = leafAttributes(node);
+  if (!leaves.has(name)) leaves.set(name, node);
+}
+
+/** One token at a time, and prompts in chunks. */
+function decodeLengths(decode: SessionOptions["decode"]): number[] {
+  if (decode === undefined) return [];
+  return decode.chunk > 1 ? [1, decode.chunk] : [1];
+}

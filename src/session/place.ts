@@ -1,0 +1,34 @@
+import type { Node } from "../ir/node.js";
+import { leafAttributes } from "../ops/leaves.js";
+import type { Schedule } from "../passes/schedule.js";
+import type { Streaming } from "../passes/place.js";
+import type { SessionOptions } from "./types.js";
+
+/** Which tensors of a session lie on disk, and how they are read while a program runs. */
+export interface PlaceOptions extends Streaming {
+  /** Of the frozen matrices of the checkpoint, by name: those that lie on disk. All else lies in memory. */
+  readonly disk: (parameter: string) => boolean;
+  /** Where the file of what does not lie on disk in its format already is made; the cache folder if not given. */
+  readonly folder?: string;
+  /** Ask the system not to keep what was read in its cache of files: for measuring what a small machine would do. */
+  readonly uncached?: boolean;
+}
+
+/**
+ * The leaves that lie on disk: those that the options choose among the checkpoint's matrices that no program changes.
+ * Vectors are too small to be worth a read.
+ */
+export function leavesOnDisk(options: SessionOptions, programs: readonly Pick<Schedule, "assigned">[]): (leaf: Node) => boolean {
+  const { place, definition } = options;
+  if (place === undefined) return () => false;
+  const changed = new Set<string>();
+  for (const { assigned } of programs) {
+    for (const target of assigned.values()) changed.add(leafAttributes(target).name);
+  }
+  const base = new Set(definition.parameters.map(({ name }) => name));
+  return (leaf) => {
+    const { name, role, shape } = leafAttributes(leaf);
+    const frozen = role === "weight" && base.has(name) && !changed.has(name);
+    return frozen && shape.length >= 2 && place.disk(name);
+  };
+}
