@@ -13,6 +13,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { runSchema } from "../src/config/schema.js";
 import { plan } from "../src/index.js";
+import { overheadBytes } from "../src/session/native-backend.js";
 import { describeMachine } from "./machine.js";
 import type { Frontier } from "./side-by-side/curves.js";
 import { endChildrenOnInterrupt, runProgram } from "./side-by-side/process.js";
@@ -50,14 +51,14 @@ async function planMiB(settings: Readonly<Record<string, unknown>>): Promise<num
   return report.planBytes / mebibyte;
 }
 
-/** Budgets from none to the smallest, evenly between. */
+/** Budgets from none to the smallest, their plans evenly between; a budget covers the process beside its plan. */
 async function askedOf(method: string, dtype: string): Promise<Asked[]> {
   if (!hasBudget) return ["none", "cheap", "block"].map((name) => ({ name, flags: { recompute: name } }));
   const most = await planMiB({ method, dtype });
   const least = await planMiB({ method, dtype, memoryBudget: "min" });
   const count = Number(values.points);
   const between = Array.from({ length: count - 2 }, (_, index) =>
-    Math.ceil(most - ((most - least) * (index + 1)) / (count - 1)),
+    Math.ceil(most - ((most - least) * (index + 1)) / (count - 1) + overheadBytes / mebibyte),
   );
   const sizes = between.map((size): Asked => ({ name: `${size} MiB`, flags: { "memory-budget": `${size}MiB` } }));
   return [{ name: "no budget", flags: {} }, ...sizes, { name: "min", flags: { "memory-budget": "min" } }];

@@ -1,8 +1,11 @@
 /**
  * Speed of the generated C kernels against the machine's measured peak: `npx tsx bench/kernels.ts [threads] [filter]`.
- * Prints GFLOP/s of the fastest of several calls, packing included. With one thread the time is that of the CPU, so
- * that other programs disturb it less.
+ * Prints GFLOP/s of the fastest of several calls, packing included, and the share of peak weighted by operations over
+ * the products of a step; without a filter it writes bench/results/kernels.json. With one thread the time is that of
+ * the CPU, so that other programs disturb it less. TOKENS (default 1024,2048,4096) and REPEATS may be set.
  */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { storeEpilogue } from "../src/targets/c/contraction-epilogue.js";
 import {
   contractionArguments,
@@ -22,10 +25,13 @@ import {
   type CrossEntropySpec,
 } from "../src/targets/c/cross-entropy.js";
 import { Kernels, Memory } from "../src/testing/c/harness.js";
+import { operations, shapes, type Layout, type Shape } from "./contraction-shapes.js";
+import { describeMachine } from "./machine.js";
 
 const threads = Number(process.argv[2] ?? 2);
 const filter = process.argv[3] ?? "";
 const repeats = Number(process.env["REPEATS"] ?? 7);
+const tokenCounts = (process.env["TOKENS"] ?? "1024,2048,4096").split(",").map(Number);
 
 /** 24 independent chains of `operation`, which fill the multipliers of any CPU. */
 function peakKernel(name: string, operation: string): string {
@@ -56,36 +62,11 @@ EXPORT void flops(const int64_t* w, Context* context) {
 const plain = (dtype: ContractionDType): Operand => ({ dtype, transposed: false });
 const turned = (dtype: ContractionDType): Operand => ({ dtype, transposed: true });
 
-const layouts = {
+const layouts: Readonly<Record<Layout, (a: ContractionDType, b: ContractionDType) => { a: Operand; b: Operand }>> = {
   "X W^T": (a: ContractionDType, b: ContractionDType) => ({ a: plain(a), b: turned(b) }),
   "G W": (a: ContractionDType, b: ContractionDType) => ({ a: plain(a), b: plain(b) }),
   "G^T X": (a: ContractionDType, b: ContractionDType) => ({ a: turned(a), b: plain(b) }),
-} as const;
-type Layout = keyof typeof layouts;
-
-/** Rows, columns, depth of the products of a 135M-parameter model's step at 1024 tokens, with LoRA rank 16. */
-const shapes: readonly (readonly [Layout, number, number, number])[] = [
-  ["X W^T", 1024, 576, 576],
-  ["X W^T", 1024, 192, 576],
-  ["X W^T", 1024, 1536, 576],
-  ["X W^T", 1024, 576, 1536],
-  ["X W^T", 1024, 16, 576],
-  ["X W^T", 1024, 576, 16],
-  ["X W^T", 1024, 4096, 4096],
-  ["X W^T", 64, 1536, 576],
-  ["X W^T", 8, 1536, 576],
-  ["X W^T", 1, 49152, 576],
-  ["G W", 1024, 576, 576],
-  ["G W", 1024, 576, 1536],
-  ["G W", 1024, 1536, 576],
-  ["G W", 1024, 576, 192],
-  ["G W", 1024, 576, 16],
-  ["G^T X", 576, 576, 1024],
-  ["G^T X", 1536, 576, 1024],
-  ["G^T X", 192, 576, 1024],
-  ["G^T X", 16, 576, 1024],
-  ["G^T X", 1536, 16, 1024],
-];
+};
 
 const variants = [
   { label: "f32", compute: "f32", a: "f32", b: "f32" },
@@ -93,15 +74,16 @@ const variants = [
   { label: "bf16 of f32", compute: "bf16", a: "f32", b: "f32" },
 ] as const;
 
-function specOf(layout: Layout, variant: (typeof variants)[number]): ContractionSpec {
+function specOf({ layout, depths }: Shape, variant: (typeof variants)[number]): ContractionSpec {
   return {
-    segments: [layouts[layout](variant.a, variant.b)],
+    segments: depths.map(() => layouts[layout](variant.a, variant.b)),
     compute: variant.compute,
-    epilogue: storeEpilogue("f32"),
+    epilogue: storeEpilogue(variant.a),
   };
 }
 
-const used = (Object.keys(layouts) as Layout[]).flatMap((layout) => variants.map((variant) => specOf(layout, variant)));
+const measured = tokenCounts.flatMap((tokens) => shapes(tokens).map((shape) => ({ tokens, ...shape })));
+const used = variants.flatMap((variant) => shapes(1024).map((shape) => specOf(shape, variant)));
 const flags = ["-march=native", ...(process.env["FLAGS"] ?? "").split(" ").filter((flag) => flag !== "")];
 const losses: readonly (readonly [string, CrossEntropySpec])[] = (["f32", "bf16"] as const).flatMap((type) => {
   const loss: CrossEntropySpec = { x: type, weight: { dtype: type }, compute: type };
@@ -129,31 +111,49 @@ function measurePeak(): { f32: number; bf16: number } {
 
 const bytesOf = (dtype: ContractionDType): number => (dtype === "f32" ? 4 : 2);
 
-function measure(layout: Layout, variant: (typeof variants)[number], m: number, n: number, k: number): number {
-  const spec = specOf(layout, variant);
-  const a = new Memory(m * k * bytesOf(variant.a));
-  const b = new Memory(k * n * bytesOf(variant.b));
-  const c = new Memory(m * n * 4);
-  for (const { data } of [a, b]) data.fill(0x3c);
-  const workspace = new Memory(contractionWorkspace(spec, { rows: m, columns: n, depths: [k] }, threads));
-  const segment = {
-    a: { address: a.address, rowStride: BigInt(layout === "G^T X" ? m : k), batchStride: 0n },
-    b: { address: b.address, rowStride: BigInt(layout === "X W^T" ? k : n), batchStride: 0n },
-    depth: BigInt(k),
-  };
-  const words = contractionArguments<bigint>({
-    rows: BigInt(m),
-    columns: BigInt(n),
-    batch: 1n,
-    workspace: workspace.address,
-    segments: [segment],
-    epilogue: [c.address, BigInt(n), 0n],
+/** Memory of a step's size, through which operands wander: a call then finds little of them in the inner caches. */
+const pool = new Memory(320 * 2 ** 20);
+pool.data.fill(0x3c);
+let place = 0;
+function takeMemory(bytes: number): bigint {
+  const size = Math.ceil(bytes / 64) * 64;
+  if (place + size > pool.bytes) place = 0;
+  place += size;
+  return pool.address + BigInt(place - size);
+}
+
+/** Seconds of the fastest of several calls, each on operands that lie elsewhere. */
+function measure(shape: Shape, variant: (typeof variants)[number]): number {
+  const { layout, rows, columns, depths } = shape;
+  const spec = specOf(shape, variant);
+  const bytes = contractionWorkspace(spec, { rows, columns, depths }, threads);
+  const workspace = new Memory(bytes);
+  const { name } = renderContraction(spec);
+  const seconds = Array.from({ length: repeats }, () => {
+    const words = contractionArguments<bigint>({
+      rows: BigInt(rows),
+      columns: BigInt(columns),
+      batch: 1n,
+      workspace: workspace.address,
+      segments: depths.map((depth) => ({
+        a: {
+          address: takeMemory(rows * depth * bytesOf(variant.a)),
+          rowStride: BigInt(layout === "G^T X" ? rows : depth),
+          batchStride: 0n,
+        },
+        b: {
+          address: takeMemory(columns * depth * bytesOf(variant.b)),
+          rowStride: BigInt(layout === "X W^T" ? depth : columns),
+          batchStride: 0n,
+        },
+        depth: BigInt(depth),
+      })),
+      epilogue: [takeMemory(rows * columns * bytesOf(variant.a)), BigInt(columns), 0n],
+    });
+    return kernels.run(name, words, threads, 1);
   });
-  const seconds = kernels.run(renderContraction(spec).name, words, threads, repeats);
-  [a, b, c, workspace].forEach((memory) => {
-    memory.free();
-  });
-  return (2 * m * n * k) / seconds / 1e9;
+  workspace.free();
+  return Math.min(...seconds);
 }
 
 /** GFLOP/s of the products that are made: one for the loss, two for the loss with dx and for dW. */
@@ -204,14 +204,55 @@ function measureLoss(spec: CrossEntropySpec, rows: number, depth: number, vocabu
 
 const peak = measurePeak();
 console.log(`peak of ${threads} threads: f32 ${peak.f32.toFixed(0)}, bf16 ${peak.bf16.toFixed(0)} GFLOP/s`);
+interface Result extends Shape {
+  readonly variant: string;
+  readonly tokens: number;
+  readonly gigaflops: number;
+  readonly share: number;
+}
+const results: Result[] = [];
 for (const variant of variants) {
-  for (const [layout, m, n, k] of shapes) {
-    const label = `${variant.label.padEnd(12)} ${layout.padEnd(6)} ${String(m).padStart(5)} x ${String(n).padStart(5)} x ${String(k).padStart(5)}`;
+  for (const shape of measured) {
+    const size = `${String(shape.rows).padStart(5)} x ${String(shape.columns).padStart(5)} x ${shape.depths.join("+")}`;
+    const label = `${variant.label.padEnd(12)} ${shape.layout.padEnd(6)} ${size.padEnd(36)}`;
     if (!label.includes(filter)) continue;
-    const rate = measure(layout, variant, m, n, k);
-    const share = rate / peak[variant.compute];
-    console.log(`${label}  ${rate.toFixed(1).padStart(7)} GFLOP/s  ${(share * 100).toFixed(0).padStart(3)} %`);
+    const gigaflops = operations(shape) / measure(shape, variant) / 1e9;
+    const share = gigaflops / peak[variant.compute];
+    results.push({ ...shape, variant: variant.label, gigaflops, share });
+    console.log(`${label}  ${gigaflops.toFixed(1).padStart(7)} GFLOP/s  ${(share * 100).toFixed(0).padStart(3)} %`);
   }
+}
+
+/** Share of peak of many products: all their operations over all their time. */
+function weighted(list: readonly Result[], compute: "f32" | "bf16"): number {
+  const work = list.reduce((sum, one) => sum + one.count * operations(one), 0);
+  const time = list.reduce((sum, one) => sum + (one.count * operations(one)) / (one.gigaflops * 1e9), 0);
+  return work / time / 1e9 / peak[compute];
+}
+
+const directions = ["forward", "input gradient", "weight gradient", "adapter"] as const;
+const summary = variants.flatMap(({ label, compute }) =>
+  tokenCounts.flatMap((tokens) => {
+    const list = results.filter((one) => one.variant === label && one.tokens === tokens);
+    const parts = directions.map(
+      (direction) => [direction, list.filter((one) => one.direction === direction)] as const,
+    );
+    return [["all", list] as const, ...parts]
+      .filter(([, some]) => some.length > 0)
+      .map(([direction, some]) => ({ variant: label, tokens, direction, share: weighted(some, compute) }));
+  }),
+);
+for (const { variant, tokens, direction, share } of summary) {
+  console.log(`${variant.padEnd(12)} ${tokens} tokens, ${direction.padEnd(15)} ${(share * 100).toFixed(1)} % of peak`);
+}
+if (filter === "") {
+  const file = join(import.meta.dirname, "results", "kernels.json");
+  const text = JSON.stringify(
+    { machine: describeMachine(), threads, peakGigaflops: peak, summary, products: results },
+    null,
+    1,
+  );
+  writeFileSync(file, `${text}\n`);
 }
 for (const [label, spec] of losses) {
   for (const rows of [64, 1024]) {

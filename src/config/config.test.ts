@@ -28,7 +28,6 @@ describe("a run's settings", () => {
     expect(config).toMatchObject({
       method: ["lora"],
       dtype: "f32",
-      optimizer: "adamw",
       schedule: "constant",
       warmup: 0,
       weightDecay: 0,

@@ -111,9 +111,11 @@ export const runSchema = z.strictObject({
     .describe("What a training run may take, as 900MiB or 1.5GB, its process included; min = as little as can be"),
   allowLossy: z.boolean().default(false).describe("Let memory-budget choose bf16 where the run says f32"),
   weightsOn: z
-    .enum(["memory", "disk"])
+    .enum(["memory", "disk", "auto"])
     .default("memory")
-    .describe("Where frozen matrices lie; from disk they are read block by block while the step runs"),
+    .describe(
+      "Where frozen matrices lie; from disk they are read block by block while the step runs; auto: memory, or what memory-budget asks for",
+    ),
   format: z
     .enum(recordFormats)
     .optional()

@@ -17,6 +17,7 @@ import type {
   PrepareContext,
   ResolvedMethod,
   TrainedTensor,
+  Turns,
 } from "./types.js";
 
 export interface MethodSelection {
@@ -39,6 +40,8 @@ export interface ComposedMethods {
   readonly variants: readonly string[];
   /** What kind of step number `step` (from 0) is. */
   variant(step: number): string;
+  /** Which blocks train when, where they take turns. */
+  readonly turns?: Turns;
   /** Every new trainable tensor. */
   readonly adapters: readonly AdapterTensor[];
   /** Whether `prepare` does anything: if not, base weights need not be read before training. */
@@ -99,6 +102,7 @@ export function composeMethods(
   const suggestion = methods.flatMap(({ suggests }) => suggests ?? [])[0];
   const estimate = methods.flatMap(({ slots }) => slots.estimate ?? [])[0];
   const kinds = methods.flatMap(({ slots }) => slots.steps ?? []);
+  const turns = methods.flatMap((method) => method.slots.turns ?? [])[0];
   refuseTwoKinds(methods);
   refusePacking(methods, model);
   return {
@@ -110,6 +114,7 @@ export function composeMethods(
       methods.reduce((rule, { slots }) => slots.update?.(tensor, rule, variant) ?? rule, optimizer),
     variants: kinds.flatMap((kind) => kind.variants),
     variant: (step) => kinds.map((kind) => kind.variant(step)).find((name) => name !== "") ?? "",
+    ...(turns === undefined ? {} : { turns }),
     adapters: methods.flatMap((method) => method.adapters),
     prepares: methods.some((method) => method.slots.prepare !== undefined),
     prepare: async (context) => {

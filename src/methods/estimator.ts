@@ -5,6 +5,8 @@ import type { RandomKey } from "../ops/random.js";
 /** A tensor that trains, as an estimator sees it. */
 export interface TrainableLeaf {
   readonly name: string;
+  /** What its states and sums are named by: its own name, or that of its turn's, which other tensors have after it. */
+  readonly place: string;
   /** Its leaf, holding what it held before the step. */
   readonly node: Node;
   /** Its stream of random bits, u32 []; uses 1 and up of it are the estimator's. */

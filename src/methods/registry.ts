@@ -1,5 +1,6 @@
 import { full } from "./full/index.js";
 import { galore } from "./galore/index.js";
+import { lisa } from "./lisa/index.js";
 import { lora } from "./lora/index.js";
 import { mezo } from "./mezo/index.js";
 import { qlora } from "./qlora/index.js";
@@ -11,6 +12,7 @@ export const methods: readonly Method[] = [
   full, //
   lora,
   qlora,
+  lisa,
   galore,
   paca,
   mezo,

@@ -61,6 +61,8 @@ export interface AdapterTensor {
   /** Optimizer settings of its own: a factor on the learning rate, and whether weight decay applies. */
   readonly rateFactor: number;
   readonly decay: boolean;
+  /** The block that it belongs to, where blocks take turns in training; absent = it always trains. */
+  readonly block?: number;
 }
 
 /** A tensor that a method computes from the base weights in `prepare`: it does not train and is never saved. */
@@ -116,6 +118,8 @@ export interface MethodSlots {
   readonly estimate?: Estimator;
   /** The update rule of a trained tensor, made from the run's own; undefined = it keeps that one. */
   readonly update?: (tensor: TrainedTensor, optimizer: Optimizer, variant: string) => Optimizer | undefined;
+  /** Blocks that take turns in training what `select` and `linear` let train; absent = all train in every step. */
+  readonly turns?: Turns;
   /** Kinds of steps that need programs of their own, such as one that renews projectors. */
   readonly steps?: StepKinds;
 }
@@ -125,6 +129,22 @@ export interface StepKinds {
   readonly variants: readonly string[];
   /** Pure in the number of the step (from 0), so that a resumed run goes on alike. */
   variant(step: number): string;
+}
+
+/**
+ * Which blocks train in a step, where they take turns. Optimizer states are those of the turns, not of the blocks, so
+ * that their memory does not grow; a block that comes starts with new ones and its own count of steps.
+ */
+export interface Turns {
+  /** Blocks that train at a time. */
+  readonly count: number;
+  /** The blocks of step `step` (from 0), one a turn, and the step since which each has had it. Pure in its arguments. */
+  at(step: number, seed: number): readonly Turn[];
+}
+
+export interface Turn {
+  readonly block: number;
+  readonly since: number;
 }
 
 /** What an update rule may ask of a tensor that trains. */

@@ -120,6 +120,52 @@ describe("stochastic rounding", () => {
   });
 });
 
+describe("stochastic rounding by the counter-based bits of a run", () => {
+  const count = 20_000;
+  const gradient = new Array<number>(count).fill(1);
+  const step = (settings: Record<string, unknown>, rate: number, seed = 1) =>
+    runOptimizer(makeOptimizer(settings), {
+      start: new Array<number>(count).fill(1),
+      gradients: [gradient],
+      rate,
+      seed,
+      dtype: "bf16",
+    });
+
+  // Below 1, bf16 has steps of 2^-8.
+  test.each([0.03, 0.25, 0.5, 0.9])("moves the mean by the step, a share of %d of a unit", (share) => {
+    for (const seed of [1, 2, 3]) {
+      const values = step({ id: "sgd" }, share * 2 ** -8, seed).values[0]!;
+      const low = values.filter((value) => value !== 1).length / count;
+      expect(new Set(values)).toEqual(new Set([1, 1 - 2 ** -8]));
+      const deviation = Math.sqrt((share * (1 - share)) / count);
+      expect(Math.abs(low - share)).toBeLessThan(4.5 * deviation);
+    }
+  });
+
+  test("draws apart for the value and each state, from the halves of one word and from two words", () => {
+    const share = 0.5;
+    const made = step({ id: "adamw", states: "bf16", beta1: 1 - 0.5 * (1 + share / 128), beta2: 0.7 }, 2 ** -9);
+    const up = [made.values[0]!, made.states["mean"]!, made.states["square"]!].map((values) => {
+      const least = values.reduce((low, value) => Math.min(low, value), Infinity);
+      return values.map((value) => (value > least ? 1 : 0));
+    });
+    const mean = (values: readonly number[]): number => values.reduce<number>((sum, value) => sum + value, 0) / count;
+    const shares = up.map(mean);
+    for (const one of shares) expect(one * (1 - one)).toBeGreaterThan(0.05);
+    for (const [a, b] of [
+      [0, 1],
+      [0, 2],
+      [1, 2],
+    ] as const) {
+      const both = mean(up[a]!.map((value, index) => value * up[b]![index]!));
+      const [p, q] = [shares[a]!, shares[b]!];
+      const correlation = (both - p * q) / Math.sqrt(p * (1 - p) * q * (1 - q));
+      expect(Math.abs(correlation)).toBeLessThan(4.5 / Math.sqrt(count));
+    }
+  });
+});
+
 describe("how values are kept", () => {
   const steps = Array.from({ length: 100 }, () => [1, 1, 1, 1, 1, 1, 1, 1]);
   const start = new Array<number>(8).fill(1);

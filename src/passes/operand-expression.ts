@@ -20,6 +20,9 @@ export function operandExpression(value: Node): OperandExpression | undefined {
   const scalars = new Set<Node>();
   const seen = new Set<Node>();
   let operations = 0;
+  const readScalar = (node: Node): void => {
+    if (node.op !== constantOp) scalars.add(node);
+  };
   const visit = (node: Node): boolean => {
     const base = storageOf(node);
     if (seen.has(base)) return true;
@@ -32,12 +35,12 @@ export function operandExpression(value: Node): OperandExpression | undefined {
     }
     if (base.op === constantOp) return true;
     if (kind === "random") {
-      for (const input of base.inputs) scalars.add(storageOf(input));
+      base.inputs.map(storageOf).forEach(readScalar);
       return true;
     }
     if (base.op === expandOp) {
       const source = storageOf(must(base.inputs[0], "input"));
-      if (source.op !== constantOp) scalars.add(source);
+      readScalar(source);
       return elements(source.shape) === 1;
     }
     if (kind !== "elementwise" && kind !== "cast") return false;

@@ -17,10 +17,13 @@ import { createPool, type Pool } from "./pool.js";
 import type { Entry } from "./table.js";
 
 const rounds = 5;
+/** Room for the measured times, before the operands. */
+const headerBytes = 4096;
 
-/** Whether kernels are fitted to this machine: not with `THIMBLE_TUNE=0`, and in tests only with `THIMBLE_TUNE=1`. */
+/** Whether kernels are fitted to this machine: not with `THIMBLE_TUNE=0`, nor in tests but with `THIMBLE_TUNE=1`. */
 export function tunes(environment: NodeJS.ProcessEnv = process.env): boolean {
   const asked = environment["THIMBLE_TUNE"];
+  if (process.platform === "win32") return false;
   return asked === "1" || (asked !== "0" && environment["VITEST"] === undefined);
 }
 
@@ -59,16 +62,19 @@ async function measure(cache: KernelCache): Promise<ContractionTuning> {
 
 /** The least seconds of each candidate, measured in turn so that a disturbance meets all. */
 function timeCandidates(pool: Pool, address: bigint): number[] {
-  const memory = pool.memory(tuningTrial.bytes);
-  new Float32Array(memory.buffer(0, tuningTrial.operandBytes)).fill(0.5);
-  const entries = Array.from({ length: rounds }, () => blockCandidates).flat();
+  const order = Array.from({ length: rounds }, () => blockCandidates).flat();
+  const memory = pool.memory(headerBytes + tuningTrial.bytes);
+  const base = memory.address + BigInt(headerBytes);
+  new Float32Array(memory.buffer(headerBytes, tuningTrial.operandBytes)).fill(0.5);
   const program = pool.program(
-    entries.map((block): Entry => ({ kind: "kernel", address, arguments: tuningTrial.words(block, memory.address) })),
-    true,
+    order.map((block, entry): Entry => {
+      const words = tuningTrial.words(block, memory.address + BigInt(8 * entry), base);
+      return { kind: "kernel", address, arguments: words };
+    }),
   );
   program.runSync();
-  const times = Array.from(program.nanoseconds ?? [], (value) => Number(value) / 1e9);
   program.close();
+  const times = Array.from(new BigInt64Array(memory.buffer(0, 8 * order.length)), (value) => Number(value) / 1e9);
   memory.release();
   return blockCandidates.map((_, index) =>
     Math.min(...times.filter((_time, entry) => entry % blockCandidates.length === index)),

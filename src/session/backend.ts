@@ -5,11 +5,13 @@ import type { DiskWeights } from "../runtime/disk-weights.js";
 export interface Backend {
   /** Takes the memory; called once. Fails before taking any if it cannot fit. */
   allocate(bytes: number): void;
+  /** Takes at least so much memory, with what is in it kept; addresses change. */
+  grow(bytes: number): void;
   /** What was really allocated. */
   readonly allocatedBytes: number;
   /** A view of the arena, valid until `close`. */
   bytes(offset: number, length: number): Uint8Array;
-  /** Makes the programs ready to run in the arena. */
+  /** Makes the programs ready to run in the arena, in the place of those before. */
   prepare(plans: readonly ProgramPlan[]): Promise<void>;
   /** Says where the tensors are that lie on disk, once they are there. */
   attach(disk: DiskWeights): void;

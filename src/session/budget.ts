@@ -79,9 +79,9 @@ class Variant {
       const plan = this.finish(found.flatMap((one) => one ?? []));
       const over = plan.report.planBytes - limit;
       if (over <= 0) return plan;
+      // What no choice changes, such as an evaluation, may be what is too large.
+      if (!this.searches.some(({ program }) => isLargest(plan, program.program.name))) return undefined;
       const most = Math.max(...found.map((one) => one?.bytes ?? 0));
-      // What no choice changes, such as an evaluation, may be all that is too large.
-      if (plan.report.planBytes - layout.bytes > most + over + layout.bytes) return undefined;
       room = Math.min(room, most) - over;
     }
     return undefined;
@@ -139,6 +139,11 @@ function effortFor(kernels: number): number {
   return Math.max(20, Math.floor(50_000 / kernels));
 }
 
+function isLargest({ report: { programs } }: SessionPlan, name: string): boolean {
+  const own = programs.find((program) => program.name === name)?.planBytes ?? 0;
+  return programs.every(({ planBytes }) => planBytes <= own);
+}
+
 /** Programs of steps of a special kind make the same decisions again. */
 function isOrdinary({ program }: FormedProgram): boolean {
   return !program.name.includes("@");
@@ -169,7 +174,7 @@ class Variants {
     budget: MemoryBudget,
     private readonly facts: TargetFacts,
   ) {
-    const plain = new Variant({ ...options, budget: undefined }, facts, []);
+    const plain = new Variant(options, facts, []);
     this.made.set(0, plain);
     this.levers = leversOf(options, plain.plain, budget.allowLossy);
   }
@@ -179,7 +184,7 @@ class Variants {
     if (known !== undefined) return known;
     const levers = this.levers[index] ?? [];
     const options = levers.reduce((changed, lever) => lever.apply(changed), this.options);
-    const variant = new Variant({ ...options, budget: undefined }, this.facts, levers, this.made.get(0)?.plain);
+    const variant = new Variant(options, this.facts, levers, this.made.get(0)?.plain);
     this.made.set(index, variant);
     return variant;
   }

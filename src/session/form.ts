@@ -32,9 +32,10 @@ export interface FormedSession {
 /** Builds all programs of a session and divides them into kernels. */
 export function formSession(options: SessionOptions, targetFacts: TargetFacts): FormedSession {
   const facts = memoFacts(targetFacts);
-  const { optimizer, clip, segments, length, definition, methods, storedFormat, split = 1 } = options;
+  const { optimizer, clip, segments, length, definition, methods, storedFormat, active, split = 1 } = options;
   const batch = options.batch / split;
-  const forward = { definition, methods, batch, length, activation: options.dtype, storedFormat };
+  const turns = active === undefined ? {} : { active };
+  const forward = { definition, methods, batch, length, activation: options.dtype, storedFormat, ...turns };
   const accumulate = options.accumulate * split;
   const training =
     methods === undefined || !options.train
@@ -59,7 +60,7 @@ export function formSession(options: SessionOptions, targetFacts: TargetFacts): 
     training,
     programs,
     leaves,
-    layout: layOutLeaves(leaves.values(), facts.alignment, facts.limits, tierOf),
+    layout: options.layout ?? layOutLeaves(leaves.values(), facts.alignment, facts.limits, tierOf),
     schedule: (program, saved) => streamFromDisk(orderKernels(program, saved), onDisk, options.place),
   };
 }

@@ -16,6 +16,13 @@ export class InterpretBackend implements Backend {
     this.#arena = new ArrayBuffer(bytes);
   }
 
+  grow(bytes: number): void {
+    const before = new Uint8Array(must(this.#arena, "arena"));
+    if (bytes <= before.byteLength) return;
+    this.#arena = new ArrayBuffer(bytes);
+    new Uint8Array(this.#arena).set(before);
+  }
+
   get allocatedBytes(): number {
     return this.#arena?.byteLength ?? 0;
   }

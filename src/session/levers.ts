@@ -1,6 +1,7 @@
 import { dropoutStreams } from "../step/forward.js";
 import { streamPrefix } from "../step/inputs.js";
 import type { SessionPlan } from "./finish.js";
+import { diskLevers } from "./place.js";
 import type { SessionOptions } from "./types.js";
 
 /** A change of a session that makes it smaller, beside what it recomputes. */
@@ -18,7 +19,10 @@ export interface Lever {
  * allowed. More levers are added here: each way is searched for the best choice of saved values.
  */
 export function leversOf(options: SessionOptions, plan: SessionPlan, allowLossy: boolean): (readonly Lever[])[] {
-  const splits: (readonly Lever[])[] = [[], ...splitsOf(options, plan).map((split) => [split])];
+  const disk = diskLevers(options).map((lever) => [lever]);
+  const alone: (readonly Lever[])[] = [[], ...disk, ...splitsOf(options, plan).map((split) => [split])];
+  const most = disk.at(-1) ?? [];
+  const splits = most.length === 0 ? alone : [...alone, ...splitsOf(options, plan).map((split) => [split, ...most])];
   const lossy = allowLossy ? (options.lossy ?? []) : [];
   return [...splits, ...lossy.flatMap((lever) => splits.map((levers) => [...levers, lever]))];
 }

@@ -112,8 +112,13 @@ async function prepareMethods({ options, leaves }: SessionPlan, target: LoadTarg
 }
 
 /** States that start as their parameter's own value (f32 masters of bf16 weights). */
-function copyMasters({ training, leaves }: SessionPlan, bytesOf: BytesOf): void {
+export function copyMasters(
+  { training, leaves }: Pick<SessionPlan, "training" | "leaves">,
+  bytesOf: BytesOf,
+  wanted: (state: string) => boolean = () => true,
+): void {
   for (const [state, parameter] of training?.copies ?? []) {
+    if (!wanted(state)) continue;
     const source = leafAttributes(must(leaves.get(parameter), parameter));
     const values = new Float32Array(bytesOf(state).byteLength / sizeOf("f32"));
     compileDecoder(storageFormat(source.format))(bytesOf(parameter), values);

@@ -8,6 +8,8 @@ import { allocateArena, checkFits } from "../runtime/memory.js";
 import type { Pool, Program } from "../runtime/pool.js";
 import { createPool } from "../runtime/pool.js";
 import type { Entry, Word } from "../runtime/table.js";
+import { machineTuning } from "../runtime/tune.js";
+import { tuningSource } from "../targets/c/contraction-tune.js";
 import type { PlannedWord } from "../targets/c/entries.js";
 import { lowerProgram } from "../targets/c/lower.js";
 import { prelude } from "../targets/c/prelude.js";
@@ -37,6 +39,16 @@ export class NativeBackend implements Backend {
     this.#arena = allocateArena(this.pool, bytes);
   }
 
+  grow(bytes: number): void {
+    const before = must(this.#arena, "arena");
+    if (bytes <= before.bytes) return;
+    checkFits(bytes, 0);
+    const after = allocateArena(this.pool, bytes);
+    after.view(0, before.bytes).set(before.view(0, before.bytes));
+    before.release();
+    this.#arena = after;
+  }
+
   get allocatedBytes(): number {
     return this.#arena?.bytes ?? 0;
   }
@@ -48,8 +60,10 @@ export class NativeBackend implements Backend {
   async prepare(plans: readonly ProgramPlan[]): Promise<void> {
     const lowered = plans.map((plan) => lowerProgram(plan, this.options.threads));
     const sources = new Map(lowered.flatMap(({ kernels }) => kernels.map((kernel) => [kernel.name, kernel.source])));
-    const library = await compileLibrary([...sources].map(([name, source]) => ({ name, source, includes: [prelude] })));
+    const includes = [tuningSource(await machineTuning()), prelude].filter((text) => text !== "");
+    const library = await compileLibrary([...sources].map(([name, source]) => ({ name, source, includes })));
     const base = must(this.#arena, "arena").address;
+    this.#releasePrograms();
     this.#stored = [...new Set(plans.flatMap(({ transfers }) => transfers.map(({ stored }) => stored.name)))];
     if (this.#stored.length > 0) this.#places = this.pool.places(this.#stored);
     const word = (value: PlannedWord): Word => (typeof value === "number" ? value : base + BigInt(value.buffer.offset));
@@ -118,10 +132,16 @@ export class NativeBackend implements Backend {
     return { kind: direction, memory: word({ buffer: memory }), place, bytes: stored.bytes };
   }
 
-  close(): void {
+  #releasePrograms(): void {
     for (const program of this.#programs) program.close();
     this.#programs = [];
+    this.#entries = [];
     this.#places?.close();
+    this.#places = undefined;
+  }
+
+  close(): void {
+    this.#releasePrograms();
     this.#arena?.release();
     this.#arena = undefined;
     this.pool.close();

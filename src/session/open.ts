@@ -34,7 +34,7 @@ export async function openSession(
   options: SessionOptions | SessionPlan,
   { poison = false, timed = false } = {},
 ): Promise<RunningSession> {
-  const plan = "layout" in options ? options : planOnly(options);
+  const plan = "plans" in options ? options : planOnly(options);
   const { target, threads } = plan.options;
   const backend = await createBackend(target, { threads, poison, timed });
   let started = performance.now();
@@ -46,7 +46,7 @@ export async function openSession(
     backend.close();
     throw error;
   }
-  const session = new RunningSession(plan, backend, diskWeights(plan));
+  const session = new RunningSession(plan, backend, diskWeights(plan), planOnly);
   session.compileSeconds = (performance.now() - started) / 1000;
   return session;
 }

@@ -291,6 +291,26 @@ describe("the plan", () => {
     expect(planned({}).planBytes).toBeLessThan(planned({ keep: Infinity }).planBytes);
   });
 
+  test("uses the disk for a memory budget, where it may and must", () => {
+    const small = tinyLlama({ vocab_size: vocabulary, hidden_size: 96, intermediate_size: 96, num_hidden_layers: 4 });
+    const within = (bytes: number | "min", place: PlaceOptions | undefined) =>
+      planOnly({
+        ...options({ model: small, evaluate: false, target: "interpret", settings: { r: 1 } }),
+        place,
+        budget: { bytes, overheadBytes: 0, allowLossy: false },
+      }).report;
+    const may = everything({ whenNeeded: true });
+    const resident = within("min", undefined).planBytes;
+    const least = within("min", may);
+    expect(least.planBytes).toBeLessThan(0.8 * resident);
+    expect(least.disk?.bytes).toBeGreaterThan(0);
+    expect(within(10 * resident, may).disk).toBeUndefined();
+    const between = within((resident + least.planBytes) / 2, may);
+    expect(between.planBytes).toBeLessThanOrEqual((resident + least.planBytes) / 2);
+    const what = expect.stringContaining("on disk") as string;
+    expect(between.decisions).toContainEqual(expect.objectContaining({ what }));
+  });
+
   test("keeps in memory what trains", () => {
     const full = options({ model, method: "full", place: everything() });
     expect(planOnly(full).report.disk).toBeUndefined();

@@ -2,12 +2,15 @@ import type { Node } from "../ir/node.js";
 import { leafAttributes } from "../ops/leaves.js";
 import type { Schedule } from "../passes/schedule.js";
 import type { Streaming } from "../passes/place.js";
+import type { Lever } from "./levers.js";
 import type { SessionOptions } from "./types.js";
 
 /** Which tensors of a session lie on disk, and how they are read while a program runs. */
 export interface PlaceOptions extends Streaming {
   /** Of the frozen matrices of the checkpoint, by name: those that lie on disk. All else lies in memory. */
   readonly disk: (parameter: string) => boolean;
+  /** All lies in memory, unless a memory budget asks for the disk. */
+  readonly whenNeeded?: boolean;
   /** Where the file of what does not lie on disk in its format already is made; the cache folder if not given. */
   readonly folder?: string;
   /** Ask the system not to keep what was read in its cache of files: for measuring what a small machine would do. */
@@ -18,9 +21,12 @@ export interface PlaceOptions extends Streaming {
  * The leaves that lie on disk: those that the options choose among the checkpoint's matrices that no program changes.
  * Vectors are too small to be worth a read.
  */
-export function leavesOnDisk(options: SessionOptions, programs: readonly Pick<Schedule, "assigned">[]): (leaf: Node) => boolean {
+export function leavesOnDisk(
+  options: SessionOptions,
+  programs: readonly Pick<Schedule, "assigned">[],
+): (leaf: Node) => boolean {
   const { place, definition } = options;
-  if (place === undefined) return () => false;
+  if (place === undefined || place.whenNeeded === true) return () => false;
   const changed = new Set<string>();
   for (const { assigned } of programs) {
     for (const target of assigned.values()) changed.add(leafAttributes(target).name);
@@ -31,4 +37,30 @@ export function leavesOnDisk(options: SessionOptions, programs: readonly Pick<Sc
     const frozen = role === "weight" && base.has(name) && !changed.has(name);
     return frozen && shape.length >= 2 && place.disk(name);
   };
+}
+
+/** Ways for a budget to use the disk, where it may: every other block, then all that may lie there. Both are exact. */
+export function diskLevers({ place }: SessionOptions): Lever[] {
+  if (place?.whenNeeded !== true) return [];
+  const lever = (what: string, chosen: (parameter: string) => boolean): Lever => ({
+    name: "disk",
+    what,
+    exact: true,
+    apply: (options) => ({
+      ...options,
+      place: { ...place, whenNeeded: false, disk: (parameter) => place.disk(parameter) && chosen(parameter) },
+    }),
+  });
+  return [
+    lever(
+      "keep the frozen weights of every other block on disk",
+      (parameter) => (blockNumber(parameter) ?? 1) % 2 === 0,
+    ),
+    lever("keep the frozen weights on disk", () => true),
+  ];
+}
+
+function blockNumber(parameter: string): number | undefined {
+  const digits = /\.(\d+)\./.exec(parameter)?.[1];
+  return digits === undefined ? undefined : Number(digits);
 }

@@ -3,6 +3,7 @@ import { planWithin } from "./budget.js";
 import type { SessionPlan } from "./finish.js";
 import { finishSession } from "./finish.js";
 import { formSession } from "./form.js";
+import { planTurns } from "./turns.js";
 import type { SessionOptions } from "./types.js";
 
 export type { SessionPlan } from "./finish.js";
@@ -12,6 +13,9 @@ export type { SessionPlan } from "./finish.js";
  * least predicted time that keeps to it; `options` of the result are those that the plan is of.
  */
 export function planSession(options: SessionOptions, facts: TargetFacts): SessionPlan {
+  if (options.methods?.turns !== undefined && options.train && options.active === undefined) {
+    return planTurns(options, (one) => planSession(one, facts));
+  }
   if (options.budget !== undefined && options.train) return planWithin(options, options.budget, facts);
   return finishSession(formSession(options, facts));
 }

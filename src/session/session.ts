@@ -8,13 +8,16 @@ import { bytesOfValue } from "../plan/plan.js";
 import { sum } from "../plan/sum.js";
 import { differencePrefix } from "../methods/estimator.js";
 import { trainingProgram } from "../step/build.js";
+import { trainedNames } from "../step/estimate.js";
+import { turnScalar } from "../step/inputs.js";
 import { decodeInputs } from "../step/decode.js";
 import type { DiskWeights } from "../runtime/disk-weights.js";
 import type { Backend } from "./backend.js";
 import { loadTensors } from "./load.js";
 import type { SessionPlan } from "./plan.js";
 import { splitBatch } from "./split.js";
-import type { PersistentTensor, Session, SessionBatch, StepResult } from "./types.js";
+import { sameBlocks, startStates, turnsAt, withTurns } from "./turns.js";
+import type { PersistentTensor, Session, SessionBatch, SessionOptions, StepResult } from "./types.js";
 
 /** A planned session in memory, on some backend. Create it with `openSession` (src/session/open.ts). */
 export class RunningSession implements Session {
@@ -26,16 +29,19 @@ export class RunningSession implements Session {
   compileSeconds = 0;
 
   constructor(
-    private readonly plan: SessionPlan,
+    private plan: SessionPlan,
     private readonly backend: Backend,
-    private readonly disk?: DiskWeights,
+    private readonly disk: DiskWeights | undefined,
+    /** Plans the session anew, with other blocks in turn. */
+    private readonly planAgain: (options: SessionOptions) => SessionPlan,
   ) {
     const { options, report, training, leaves } = plan;
     this.report = report;
     this.target = options.target;
     this.threads = options.threads;
     this.trainableParameters = sum(training?.trainables ?? [], ({ node }) => elements(node.shape));
-    const trained = new Set(training?.trainables.map(({ name }) => name));
+    // With blocks that take turns, more tensors change than train in any one step.
+    const trained = new Set(training === undefined ? [] : trainedNames(options));
     this.tensors = [...leaves.values()].map((leaf) => persistentTensor(leaf, trained));
   }
 
@@ -79,6 +85,7 @@ export class RunningSession implements Session {
     invariant(batches.length === options.accumulate, `a step takes ${options.accumulate} micro-batches`);
     const started = performance.now();
     const total = sum(batches, (batch) => sum(batch.weights, (weight) => weight));
+    await this.#takeTurns(step);
     this.#writeScalars(rate, step);
     const parts = batches.flatMap((batch) => splitBatch(batch, options.split ?? 1));
     const summing = parts.length > 1;
@@ -222,9 +229,28 @@ export class RunningSession implements Session {
     for (const [name, value] of Object.entries(optimizer.scalars(step + 1))) {
       this.#write(`scalar.${name}`, Float32Array.of(value));
     }
+    for (const [turn, { since }] of (turnsAt(this.plan.options, step) ?? []).entries()) {
+      for (const [name, value] of Object.entries(optimizer.scalars(step - since + 1))) {
+        this.#write(turnScalar(name, turn), Float32Array.of(value));
+      }
+    }
     this.#write("scalar.seedLow", Int32Array.of(low));
     this.#write("scalar.seedHigh", Int32Array.of(high));
     this.#write("scalar.step", Int32Array.of(step));
+  }
+
+  /** Plans the step's programs anew where other blocks train than before, and starts the states of new turns. */
+  async #takeTurns(step: number): Promise<void> {
+    const turns = turnsAt(this.plan.options, step);
+    if (turns === undefined) return;
+    if (!sameBlocks(this.plan, turns)) {
+      this.plan = this.planAgain(withTurns(this.plan, turns));
+      this.backend.grow(this.plan.report.planBytes);
+      await this.backend.prepare(this.plan.plans);
+      if (this.disk !== undefined) this.backend.attach(this.disk);
+    }
+    const fresh = turns.flatMap(({ since }, turn) => (since === step ? [turn] : []));
+    startStates(this.plan, fresh, (name) => this.bytes(name));
   }
 
   #clearSums(): void {

@@ -3,6 +3,7 @@ import type { LeafRole } from "../ops/leaves.js";
 import type { ComposedMethods } from "../methods/compose.js";
 import type { ModelDefinition } from "../models/types.js";
 import type { SavedPolicy } from "../passes/saved.js";
+import type { PersistentLayout } from "../plan/plan.js";
 import type { MemoryReport } from "../plan/report.js";
 import type { Optimizer } from "../optim/types.js";
 import type { Shape } from "../ir/shape.js";
@@ -39,6 +40,10 @@ export interface SessionOptions {
   readonly target: TargetName;
   readonly threads: number;
   readonly seed: number;
+  /** The block of each turn, where the methods' blocks take turns in training. */
+  readonly active?: readonly number[];
+  /** Where what persists lies already; if not given, it is laid out. */
+  readonly layout?: PersistentLayout;
   /** Frozen weights that lie on disk; if not given, all lie in memory. */
   readonly place?: PlaceOptions | undefined;
   /** Each micro-batch is run in so many parts, whose gradients are added up; 1 if not given. Divides `batch`. */

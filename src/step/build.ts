@@ -13,7 +13,7 @@ import { backpropagation, trainedModel } from "./estimate.js";
 import type { BuiltForward, ForwardOptions } from "./forward.js";
 import { buildForward } from "./forward.js";
 import type { StepScalars } from "./inputs.js";
-import { batchInputs, stepScalars } from "./inputs.js";
+import { batchInputs, stepScalars, turnScalars } from "./inputs.js";
 
 export type { Trainable } from "./estimate.js";
 
@@ -138,7 +138,7 @@ function updates(
 
 function updateOne(
   graph: Graph,
-  { name, node, stream, rateFactor, decay }: Trainable,
+  { name, place, turn, node, stream, rateFactor, decay }: Trainable,
   at: { readonly target: Node; readonly value: Node },
   gradient: Node,
   scalars: StepScalars,
@@ -147,9 +147,9 @@ function updateOne(
 ): Assignment[] {
   const type = { shape: node.shape, dtype: node.dtype };
   const states = optimizer.states(type).map((spec) => {
-    const place = `${name}.${optimizer.id}.${spec.name}`;
-    if (spec.initial === "parameter") copies.set(place, name);
-    return { key: spec.name, node: leaf(graph, { name: place, role: "state", shape: spec.shape, dtype: spec.dtype }) };
+    const own = `${place}.${optimizer.id}.${spec.name}`;
+    if (spec.initial === "parameter") copies.set(own, name);
+    return { key: spec.name, node: leaf(graph, { name: own, role: "state", shape: spec.shape, dtype: spec.dtype }) };
   });
   const { rate, seedLow, seedHigh, step } = scalars;
   const updated = optimizer.update({
@@ -157,7 +157,7 @@ function updateOne(
     gradient,
     states: Object.fromEntries(states.map((state) => [state.key, state.node])),
     rate: multiply(rate, rateFactor),
-    scalars: { correction1: scalars.correction1, correction2: scalars.correction2 },
+    scalars: turn === undefined ? scalars : turnScalars(graph, turn),
     decay,
     ...(optimizer.rounds(type) ? { random: { key: { low: seedLow, high: seedHigh }, step, stream } } : {}),
   });

@@ -11,6 +11,8 @@ import { batchInputs, streamLeaf } from "./inputs.js";
 
 /** A tensor that trains, with its optimizer settings. */
 export interface Trainable extends TrainableLeaf {
+  /** Its turn, where it takes one. */
+  readonly turn?: number;
   readonly rateFactor: number;
   readonly decay: boolean;
 }
@@ -26,7 +28,7 @@ export const backpropagation: Estimator = ({ loss: build, trainables }) => {
   return {
     loss,
     phases: [],
-    linear: tensors.map(({ name }, index) => ({ name: `${name}.gradient`, value: must(made[index], "gradient") })),
+    linear: tensors.map(({ place }, index) => ({ name: `${place}.gradient`, value: must(made[index], "gradient") })),
     backward: made,
     finish: (sums) => ({ gradients: sums, outputs: {} }),
   };
@@ -39,6 +41,35 @@ const streamsEach = 4;
 export function trainedNames({ definition, methods }: Pick<ForwardOptions, "definition" | "methods">): string[] {
   const base = definition.parameters.filter((parameter) => methods?.trains(parameter) === true);
   return [...base, ...(methods?.adapters ?? [])].map(({ name }) => name);
+}
+
+/**
+ * The tensors that train in the step, in the model's order. Those of blocks that take turns are placed by their turn:
+ * the same tensor of another block has the same place in another step, with the same states and random bits.
+ */
+function trainedTensors(options: Pick<ForwardOptions, "definition" | "methods" | "active">): TrainedTensor[] {
+  const { definition, methods, active } = options;
+  const base = definition.parameters.filter((parameter) => methods?.trains(parameter) === true);
+  const all: readonly { name: string; block?: number }[] = [...base, ...(methods?.adapters ?? [])];
+  if (active === undefined) return all.map(({ name }) => ({ name, place: name }));
+  const found = all.flatMap(({ name, block }): TrainedTensor[] => {
+    if (block === undefined) return [{ name, place: name }];
+    const turn = active.indexOf(block);
+    return turn < 0 ? [] : [{ name, place: placeOfTurn(name, block, turn), turn }];
+  });
+  // By turn, not by block, so that streams of random bits are numbered alike whichever blocks have them.
+  return found.sort((a, b) => (a.turn ?? -1) - (b.turn ?? -1));
+}
+
+interface TrainedTensor {
+  readonly name: string;
+  readonly place: string;
+  readonly turn?: number;
+}
+
+/** `model.layers.7.mlp.up_proj.weight` of turn 0 -> `model.layers.turn0.mlp.up_proj.weight`. */
+function placeOfTurn(name: string, block: number, turn: number): string {
+  return name.replace(new RegExp(`(^|\\.)${block}\\.`), `$1turn${turn}.`);
 }
 
 export interface TrainedModel extends EstimateContext {
@@ -54,13 +85,15 @@ export function trainedModel(
   scalars: StepScalars,
 ): TrainedModel {
   const inputs = batchInputs(graph, options.batch, options.length, options.segments);
-  const numbers = new Map(trainedNames(options).map((name, index) => [name, index]));
+  const numbers = new Map<string, number>();
+  trainedTensors(options).forEach(({ place }) => numbers.set(place, numbers.get(place) ?? numbers.size));
+  const places = new Map(trainedTensors(options).map((tensor) => [tensor.name, tensor]));
   let first: BuiltForward | undefined;
-  const leafOf = (name: string, node: Node): TrainableLeaf => ({
-    name,
-    node,
-    stream: streamLeaf(graph, must(numbers.get(name), `number of ${name}`) * streamsEach),
-  });
+  const leafOf = (name: string, node: Node): TrainableLeaf & { turn?: number } => {
+    const { place, turn } = must(places.get(name), `place of ${name}`);
+    const stream = streamLeaf(graph, must(numbers.get(place), `number of ${place}`) * streamsEach);
+    return { name, place, node, stream, ...(turn === undefined ? {} : { turn }) };
+  };
   const forward = (): BuiltForward => must(first, "a built model");
   return {
     graph,
@@ -76,13 +109,11 @@ export function trainedModel(
     trainables: () => {
       const { parameters, adapters } = forward();
       const base = [...parameters.values()]
-        .filter(({ spec }) => options.methods?.trains(spec) === true)
+        .filter(({ spec }) => places.has(spec.name))
         .map(({ spec, node }) => ({ ...leafOf(spec.name, node), rateFactor: 1, decay: decays(spec) }));
-      const added = [...adapters.values()].map(({ tensor: { name, rateFactor, decay }, node }) => ({
-        ...leafOf(name, node),
-        rateFactor,
-        decay,
-      }));
+      const added = [...adapters.values()]
+        .filter(({ tensor }) => places.has(tensor.name))
+        .map(({ tensor: { name, rateFactor, decay }, node }) => ({ ...leafOf(name, node), rateFactor, decay }));
       return [...base, ...added];
     },
   };

@@ -22,6 +22,8 @@ export interface ForwardOptions {
   readonly storedFormat: (parameter: string) => string;
   /** What the model reads instead of the leaf of a tensor that trains; absent = the leaf. */
   readonly replace?: ((name: string, leaf: Node) => Node) | undefined;
+  /** The block of each turn, where blocks take turns in training. */
+  readonly active?: readonly number[];
 }
 
 /** A forward pass together with the leaves that it introduced. */
@@ -61,13 +63,17 @@ export function buildForward(
     form: ({ name }) => ({ format: options.storedFormat(name), dtype: valueType(options.storedFormat(name)) }),
     ...(inputs.segments === undefined ? {} : { segments: inputs.segments }),
   });
+  const isActive = ({ block }: { readonly block?: number }): boolean =>
+    options.active === undefined || block === undefined || options.active.includes(block);
   const parameter = (spec: ParameterSpec): Node => {
     const node = base.parameter(spec);
     parameters.set(spec.name, { spec, node });
-    return methods?.trains(spec) === true ? (options.replace?.(spec.name, node) ?? node) : node;
+    return methods?.trains(spec) === true && isActive(spec) ? (options.replace?.(spec.name, node) ?? node) : node;
   };
   const own: ForwardContext = { ...base, parameter, ...(attention === undefined ? {} : { attention }) };
-  const collected = new AdapterLeaves(graph, definition, parameter, scalars, options.replace);
+  const replace = (tensor: AdapterTensor, node: Node): Node =>
+    isActive(tensor) ? (options.replace?.(tensor.name, node) ?? node) : node;
+  const collected = new AdapterLeaves(graph, definition, parameter, scalars, replace);
   const context: ForwardContext = {
     ...own,
     linear: (spec, x) =>
@@ -90,14 +96,14 @@ class AdapterLeaves implements AdaptContext {
     readonly model: ModelDefinition,
     private readonly parameter: (spec: ParameterSpec) => Node,
     private readonly scalars: StepScalars | "refuse" | undefined,
-    private readonly replace: ForwardOptions["replace"],
+    private readonly replace: (tensor: AdapterTensor, leaf: Node) => Node,
   ) {}
 
   trainable(tensor: AdapterTensor): Node {
     const { name, shape, dtype } = tensor;
     const node = leaf(this.graph, { name, role: "weight", shape, dtype });
     this.adapters.set(name, { tensor, node });
-    return this.replace?.(name, node) ?? node;
+    return this.replace(tensor, node);
   }
 
   fixed({ name, shape, dtype }: { name: string; shape: readonly number[]; dtype: AdapterTensor["dtype"] }): Node {

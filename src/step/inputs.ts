@@ -46,6 +46,18 @@ export function stepScalars(graph: Graph): StepScalars {
   };
 }
 
+/** What depends on the count of steps, for the tensors of a turn: they count their own. */
+export function turnScalars(graph: Graph, turn: number): { readonly correction1: Node; readonly correction2: Node } {
+  const scalar = (name: string): Node =>
+    leaf(graph, { name: turnScalar(name, turn), role: "input", shape: [], dtype: "f32" });
+  return { correction1: scalar("correction1"), correction2: scalar("correction2") };
+}
+
+/** Name of the leaf of a turn's own scalar. */
+export function turnScalar(name: string, turn: number): string {
+  return `scalar.turn${turn}.${name}`;
+}
+
 /** Prefix of the leaves that hold the number of a stream of random bits: what follows is the number. */
 export const streamPrefix = "stream.";
 

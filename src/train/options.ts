@@ -108,7 +108,7 @@ export function sessionOptions(config: RunConfig, parts: SessionParts): SessionO
     clip,
     saved: config.recompute === undefined ? "fastest" : savedPolicies[config.recompute],
     ...(parts.train ? budgetOf(config, parts) : {}),
-    place: config.weightsOn === "disk" ? { disk: () => true } : undefined,
+    place: config.weightsOn === "memory" ? undefined : { disk: () => true, whenNeeded: config.weightsOn === "auto" },
     segments: parts.segments,
     train: parts.train,
     evaluate: parts.evaluate,

@@ -3,6 +3,9 @@ import type { RunConfig } from "../config/schema.js";
 import type { Progress } from "../io/download.js";
 import type { MemoryReport } from "../plan/report.js";
 import { trainedNames } from "../step/estimate.js";
+import type { Rates } from "../plan/predict.js";
+import { knownRates, measuredRates } from "../session/calibrate.js";
+import { releaseHeap } from "../runtime/heap.js";
 import { planOnly } from "../session/open.js";
 import type { SessionOptions } from "../session/types.js";
 import { describeMachine } from "./machine.js";
@@ -38,10 +41,13 @@ export async function prepareRun(config: RunConfig, { progress }: PrepareOptions
   try {
     const { definition, weights } = model.files;
     const methods = await composeRun(config, definition);
-    const options = trainingOptions(config, methods, { definition, weights });
-    const machine = await describeMachine(options.target);
+    const unrated = trainingOptions(config, methods, { definition, weights });
+    const machine = await describeMachine(unrated.target);
+    const options = await withRates(unrated, unrated.budget === undefined ? knownRates : measuredRates);
     const data = await openRunData(config, definition, () => model.loadTokenizer());
-    return assemble({ config, model, methods, options, machine: { ...machine, ...roundingOf(options) }, data });
+    const rounding = roundingOf(options);
+    if (options.budget !== undefined) await releaseHeap();
+    return assemble({ config, model, methods, options, machine: { ...machine, ...rounding }, data });
   } catch (error) {
     await model.files.weights.close();
     throw error;
@@ -66,6 +72,14 @@ function roundingOf(options: SessionOptions): Record<string, string> {
     ...(split === 1 ? {} : { "number of rows at a time": String(batch / split) }),
     ...(dtype === options.dtype ? {} : { "type of values": dtype }),
   };
+}
+
+/** The session with what this machine is known to do; a run with a budget measures it, a plan never does. */
+async function withRates(
+  options: SessionOptions,
+  find: (threads: number) => Promise<Rates | undefined>,
+): Promise<SessionOptions> {
+  return options.target === "c" ? { ...options, rates: await find(options.threads) } : options;
 }
 
 interface Parts {
@@ -148,7 +162,7 @@ export async function planRun(config: RunConfig, { progress }: PrepareOptions = 
   const { definition, weights } = await openMetadata(config.model, { progress });
   try {
     const methods = await composeRun(config, definition);
-    const options = trainingOptions(config, methods, { definition, weights });
+    const options = await withRates(trainingOptions(config, methods, { definition, weights }), knownRates);
     const { report, training } = planOnly(options);
     const trainableParameters = (training?.trainables ?? []).reduce(
       (sum, { node }) => sum + node.shape.reduce((product, size) => product * size, 1),

@@ -107,8 +107,8 @@ function target(config: LoraConfig, spec: LinearSpec, r: number, alpha: number):
   const fresh = pissaIterations(config) === undefined;
   // LoRA+ gives the higher rate to B and to one-dimensional tensors; those never decay.
   const fast = config.loraplus_ratio ?? 1;
-  const base = { dtype: "f32", rateFactor: 1, decay: true } as const;
-  const { path, inputs, outputs } = spec;
+  const { path, inputs, outputs, block } = spec;
+  const base = { dtype: "f32", rateFactor: 1, decay: true, block } as const;
   return {
     spec,
     rank: r,
@@ -122,7 +122,7 @@ function target(config: LoraConfig, spec: LinearSpec, r: number, alpha: number):
       initial: { kind: fresh ? "zeros" : "prepared" },
       rateFactor: fast,
     },
-    ...(config.dora ? { dora: doraTensors(path, outputs, fast) } : {}),
+    ...(config.dora ? { dora: doraTensors(spec, fast) } : {}),
   };
 }
 
@@ -131,7 +131,7 @@ export function tensorsOf({ a, b, dora }: LoraTarget): AdapterTensor[] {
   return dora === undefined ? [a, b] : [a, b, dora.magnitude];
 }
 
-function doraTensors(path: string, outputs: number, fast: number): NonNullable<LoraTarget["dora"]> {
+function doraTensors({ path, outputs, block }: LinearSpec, fast: number): NonNullable<LoraTarget["dora"]> {
   return {
     magnitude: {
       name: `${path}.lora_magnitude_vector`,
@@ -140,6 +140,7 @@ function doraTensors(path: string, outputs: number, fast: number): NonNullable<L
       initial: { kind: "prepared" },
       rateFactor: fast,
       decay: false,
+      block,
     },
     rowSquares: { name: `${path}.weight_row_squares`, shape: [outputs], dtype: "f32" },
   };

@@ -88,7 +88,7 @@ export const paca = defineMethod({
 });
 
 function targetOf({ r, alpha }: PacaConfig, spec: LinearSpec): PacaTarget {
-  const { path, inputs, outputs } = spec;
+  const { path, inputs, outputs, block } = spec;
   if (r > inputs) {
     throw new ThimbleError("paca-columns", "A layer has fewer inputs than columns are to train", {
       where: "paca.r",
@@ -106,6 +106,7 @@ function targetOf({ r, alpha }: PacaConfig, spec: LinearSpec): PacaTarget {
       initial: { kind: "zeros" },
       rateFactor: 1,
       decay: true,
+      block,
     },
     columns: { name: `${path}.paca_indices`, shape: [r], dtype: "i32" },
     places: { name: `${path}.paca_places`, shape: [inputs], dtype: "i32" },

@@ -35,8 +35,8 @@ export const tuningTrial = {
   bytes:
     4 * (sizes.rows * depth + sizes.columns * depth + sizes.rows * sizes.columns) +
     contractionWorkspace(spec, sizes, 1),
-  /** Arguments of {@link tuningKernel} for memory at `base`. */
-  words(block: number, base: bigint): (bigint | number)[] {
+  /** Arguments of {@link tuningKernel} for memory at `base` and the address of its result. */
+  words(block: number, result: bigint, base: bigint): (bigint | number)[] {
     const b = base + BigInt(4 * sizes.rows * depth);
     const c = b + BigInt(4 * sizes.columns * depth);
     const operand = (address: bigint): { address: bigint; rowStride: number; batchStride: number } => ({
@@ -52,21 +52,29 @@ export const tuningTrial = {
       segments: [{ a: operand(base), b: operand(b), depth }],
       epilogue: [c, sizes.columns, 0],
     });
-    return [block, ...words];
+    return [block, result, ...words];
   },
 };
 
-/** A contraction whose first argument is the block; for one thread. It needs the prelude. */
+/**
+ * A contraction whose first argument is the block, and which leaves the nanoseconds of its thread's CPU at the address
+ * of the second: other programs then disturb the choice little. For one thread on a POSIX system; it needs the prelude.
+ */
 export function tuningKernel(): KernelSource {
   const { name, source } = renderContraction(spec);
   return {
     name: "thimble_tune",
-    source: String.raw`static int64_t thimble_tuned_block;
+    source: String.raw`#include <time.h>
+static int64_t thimble_tuned_block;
 #define THIMBLE_BLOCK thimble_tuned_block
 ${source}
 EXPORT void thimble_tune(const int64_t* w, Context* context) {
+  struct timespec start, end;
   thimble_tuned_block = w[0];
-  ${name}(w + 1, context);
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
+  ${name}(w + 2, context);
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+  *(int64_t*)w[1] = (end.tv_sec - start.tv_sec) * 1000000000 + (end.tv_nsec - start.tv_nsec);
 }
 `,
   };

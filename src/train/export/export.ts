@@ -55,7 +55,14 @@ export async function exportModel(config: RunConfig, options: ExportOptions): Pr
     try {
       await mkdir(made, { recursive: true });
       if (format === "peft") await writeAdapterAlone(made, model, run, options.portable === true, config.seed);
-      else await writeMerged(made, model, await tensorsOf(model, run, config.seed), options);
+      else {
+        const source = await tensorsOf(model, run, config.seed, made);
+        try {
+          await writeMerged(made, model, source, options);
+        } finally {
+          await source.close?.();
+        }
+      }
       await rm(out, { recursive: true, force: true });
       await rename(made, out);
     } finally {
@@ -88,11 +95,16 @@ function refuseType({ format, type }: ExportOptions): void {
   });
 }
 
-async function tensorsOf(model: OpenedModel, run: RunMethods | undefined, seed: number): Promise<TensorSource> {
+async function tensorsOf(
+  model: OpenedModel,
+  run: RunMethods | undefined,
+  seed: number,
+  folder: string,
+): Promise<TensorSource> {
   const { definition, weights } = model.files;
   const adapter = run?.adapter;
   if (run === undefined || adapter === undefined) return baseTensors(weights);
-  return mergedTensors(definition, weights, run.methods, adapter.tensors, seed);
+  return mergedTensors(definition, weights, run.methods, adapter.tensors, seed, folder);
 }
 
 async function writeMerged(

@@ -1,3 +1,4 @@
+import { tmpdir } from "node:os";
 import type { WeightSource } from "../../io/weight-source.js";
 import { must } from "../../errors.js";
 import { elements } from "../../ir/shape.js";
@@ -7,12 +8,15 @@ import type { LinearSpec, ModelDefinition, ParameterSpec } from "../../models/ty
 import type { Session } from "../../session/types.js";
 import { compileDecoder } from "../../storage/decoder.js";
 import { storageFormat } from "../../storage/registry.js";
+import { TensorSpool } from "./spool.js";
 
 /** A model's tensors in f32, one at a time, as the Hugging Face checkpoint has them. */
 export interface TensorSource {
   read(parameter: ParameterSpec): Promise<Float32Array>;
   /** The tensor as it lies in memory, where that is in the storage format `type` already; not to be changed. */
   stored?(parameter: ParameterSpec, type: string): Uint8Array | undefined;
+  /** Removes what it keeps on disk. */
+  close?(): Promise<void>;
 }
 
 /** A tensor of a session in f32, as a copy. */
@@ -67,7 +71,7 @@ export function sessionTensors(session: Session, methods: ComposedMethods): Tens
 
 /**
  * The base with an adapter folded in, one layer at a time. Methods that change the base before training (PiSSA) do so
- * again; what they replace is kept until it is read.
+ * again; what they replace is kept in a file in `folder` until the source is closed.
  */
 export async function mergedTensors(
   model: ModelDefinition,
@@ -75,28 +79,34 @@ export async function mergedTensors(
   methods: ComposedMethods,
   tensors: HostTensors,
   seed: number,
+  folder: string = tmpdir(),
 ): Promise<TensorSource> {
-  const replaced = new Map<string, Float32Array>();
-  if (methods.prepares) {
-    await methods.prepare({
-      model,
-      seed,
-      format: (name) => weights.tensor(name).storageFormat,
-      read: (name) => readWeight(weights, name),
-      replace: (name, values) => {
-        replaced.set(name, values);
-        return Promise.resolve();
-      },
-      // The adapter's own values stand for the start values that preparation gives.
-      set: () => undefined,
-    });
+  const replaced = new TensorSpool(folder);
+  const read = (name: string): Promise<Float32Array> =>
+    replaced.has(name) ? replaced.get(name) : readWeight(weights, name);
+  try {
+    if (methods.prepares) {
+      await methods.prepare({
+        model,
+        seed,
+        format: (name) => weights.tensor(name).storageFormat,
+        read,
+        replace: (name, values) => replaced.put(name, values),
+        // The adapter's own values stand for the start values that preparation gives.
+        set: () => undefined,
+      });
+    }
+  } catch (error) {
+    await replaced.close();
+    throw error;
   }
   return {
     read: async (parameter) => {
-      const values = replaced.get(parameter.name) ?? (await readWeight(weights, parameter.name));
+      const values = await read(parameter.name);
       const linear = weightLayer(parameter);
       return linear === undefined ? values : methods.merge(linear, values, tensors);
     },
+    close: () => replaced.close(),
   };
 }
 
