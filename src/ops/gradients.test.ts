@@ -155,6 +155,8 @@ const constants: Readonly<Record<string, string>> = {
   shiftRight: "works on bits",
   multiplyHigh: "works on integers",
   bitcast: "works on bits",
+  randomBits: "depends on a key and a place alone",
+  normal: "works on bits",
   attentionBackward: "is a gradient itself; second derivatives are refused",
   linearCrossEntropyGradient: "is a gradient itself; second derivatives are refused",
   linearCrossEntropyWeightGradient: "is a gradient itself; second derivatives are refused",

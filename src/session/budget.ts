@@ -136,7 +136,7 @@ class Variant {
 
 /** Small programs are searched more thoroughly: a plan takes time in proportion to its kernels. */
 function effortFor(kernels: number): number {
-  return Math.max(20, Math.floor(50_000 / kernels));
+  return Math.max(20, Math.floor(25_000 / kernels));
 }
 
 function isLargest({ report: { programs } }: SessionPlan, name: string): boolean {

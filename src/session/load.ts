@@ -40,7 +40,17 @@ export async function loadTensors(plan: SessionPlan, weights: WeightSource, targ
     else write({ ...tensor, data: initialValues(tensor, options.seed) }, bytesOf(tensor.name));
   }
   await prepareMethods(plan, target);
-  copyMasters(plan, bytesOf);
+  if (options.methods?.prepares === true) copyMasters(plan, bytesOf);
+  else await readMasters(plan, weights, bytesOf);
+}
+
+/** Masters hold what the file does, before its rounding to the parameter's type. */
+async function readMasters(plan: SessionPlan, weights: WeightSource, bytesOf: BytesOf): Promise<void> {
+  const base = new Set(plan.options.definition.parameters.map(({ name }) => name));
+  for (const [state, parameter] of plan.training?.copies ?? []) {
+    if (base.has(parameter)) await weights.readInto(parameter, bytesOf(state), "f32");
+  }
+  copyMasters(plan, bytesOf, (state) => !base.has(plan.training?.copies.get(state) ?? ""));
 }
 
 interface WeightLoad {

@@ -36,6 +36,12 @@ function random(): number {
   return seed / 2 ** 31 - 1;
 }
 
+/** Starts the random numbers anew, by a name: what a case draws then depends on no other case. */
+export function seedRandom(name: string): void {
+  seed = 1;
+  for (const character of name) seed = (Math.imul(seed, 31) + character.charCodeAt(0)) & 0x7fffffff;
+}
+
 /** Numbers in -size..size that `storage` holds. */
 export function randomValues(storage: "f32" | "bf16", count: number, size = 1): Float32Array {
   const values = new Float32Array(count).map(() => size * random());
