@@ -49,4 +49,7 @@ export const errorNotes: Readonly<Record<string, string>> = {
   "transfer-no-file": "Load the session's weights before running a program.",
   "unbound-leaf": "Give the interpreter a value for every leaf of the graph.",
   "weights-not-finite": diverged,
+  "lisa-layers": "Let at most as many blocks train as the model has.",
+  "paca-columns": "Train fewer columns, or leave the layer out with exclude_modules.",
+  "trajectory-other": "Replay onto the base, with the settings, that the file was written for.",
 };

@@ -4,6 +4,7 @@ import type { Node } from "../ir/node.js";
 import { reachable } from "../ir/node.js";
 import { add } from "../ops/arithmetic.js";
 import { constant, resultOp } from "../ops/leaves.js";
+import { seenByBackward } from "../ops/saved.js";
 
 /** For each node that the loss depends on, whether a wanted leaf is below it: only these get gradients. */
 function dependents(nodes: readonly Node[], wanted: ReadonlySet<Node>): Set<Node> {
@@ -66,7 +67,7 @@ function propagate(
       fix: "Give the op a gradient, or stop the gradient before it with detach().",
     });
   }
-  const made = node.graph.inScope(node.scope, () => rule({ node, outputs, wants }));
+  const made = node.graph.inScope(node.scope, () => rule({ node: seenByBackward(node), outputs, wants }));
   node.inputs.forEach((input, index) => {
     const gradient = made[index];
     if (wants[index] === true && gradient !== undefined) collect(collected, input, 0, gradient);

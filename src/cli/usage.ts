@@ -88,6 +88,10 @@ export function usageError(error: CommanderError, verb: string | undefined, vali
 
 function flagAdvice(given: string, valid: readonly string[], help: string): string {
   const name = given.split("=")[0] ?? given;
+  const elsewhere = otherNames[name];
+  if (elsewhere !== undefined && valid.includes(elsewhere.split(" ")[0] ?? "")) {
+    return `Here it is called ${elsewhere}. ${help}`;
+  }
   const owner = valid.includes("--set") ? methodWithSetting(name) : undefined;
   if (owner !== undefined) return `It is a setting of a method: --set ${owner}=VALUE`;
   const foreign = Object.keys(otherNames).filter((one) => valid.includes(otherNames[one]?.split(" ")[0] ?? ""));

@@ -62,9 +62,9 @@ export const runSchema = z.strictObject({
     .optional()
     .describe("Whether bf16 weights that train keep an f32 copy; default none (stochastic rounding instead)"),
   stateDtype: z
-    .enum(["f32", "bf16"])
+    .enum(["f32", "bf16", "8bit"])
     .optional()
-    .describe("Type of the optimizer's states; default bf16 for full tuning in bf16, else f32"),
+    .describe("Type of the optimizer's states; 8bit: block-wise; default bf16 for full tuning in bf16, else f32"),
   batch: count.default(4).describe("Rows of a micro-batch"),
   seq: count.default(256).describe("Tokens of a row"),
   steps: count

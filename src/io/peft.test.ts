@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { must, ThimbleError } from "../errors.js";
 import { elements } from "../ir/shape.js";
-import { portableForm } from "../methods/lora/export.js";
+import { portableForm } from "../methods/low-rank/portable.js";
 import type { PeftForm } from "../methods/types.js";
 import type { ModelDefinition } from "../models/types.js";
 import { largestDifference, MethodBench } from "../testing/method-bench.js";

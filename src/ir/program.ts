@@ -24,6 +24,8 @@ export interface Program {
   readonly phases: readonly Phase[];
   /** What the forward pass ends in: everything that depends on it, or beside it, is the backward pass and update. */
   readonly loss?: Node;
+  /** What the forward pass makes for the backward pass alone, where it keeps something else than it computes with. */
+  readonly saved?: readonly Node[];
   /** Gradients of trainables, for the memory report. */
   readonly gradients: readonly Node[];
 }
@@ -33,6 +35,11 @@ export function rootsOf(program: Program): Node[] {
     ...phase.assignments.map((effect) => effect.value),
     ...Object.values(phase.outputs),
   ]);
+}
+
+/** What the forward pass is for: the loss, and what it makes for backward. None of a program without a loss. */
+export function forwardEnds({ loss, saved = [] }: Program): Node[] {
+  return loss === undefined ? [] : [loss, ...saved];
 }
 
 /** Programs are immutable, and every pass asks for their nodes. */
@@ -48,7 +55,7 @@ export function nodesOf(program: Program): readonly Node[] {
 /** The program (itself, if nothing changes) with every node replaced by what `replace` returns for it and its already replaced inputs. */
 export function rewriteProgram(program: Program, replace: (node: Node, inputs: readonly Node[]) => Node): Program {
   const changed = new Map<Node, Node>();
-  const roots = [...rootsOf(program), ...program.gradients, ...(program.loss === undefined ? [] : [program.loss])];
+  const roots = [...rootsOf(program), ...program.gradients, ...forwardEnds(program)];
   for (const node of reachable(roots)) {
     const same = node.inputs.every((input) => !changed.has(input));
     const inputs = same ? node.inputs : node.inputs.map((input) => changed.get(input) ?? input);
@@ -65,6 +72,7 @@ export function rewriteProgram(program: Program, replace: (node: Node, inputs: r
     })),
     gradients: program.gradients.map(renew),
     ...(program.loss === undefined ? {} : { loss: renew(program.loss) }),
+    ...(program.saved === undefined ? {} : { saved: program.saved.map(renew) }),
   };
 }
 

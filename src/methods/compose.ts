@@ -4,17 +4,21 @@ import type { LinearSpec, ModelDefinition, ParameterSpec } from "../models/types
 import type { Optimizer } from "../optim/types.js";
 import { checkClaims } from "./claims.js";
 import type { Estimator } from "./estimator.js";
+import { afterwards } from "./afterwards.js";
 import { nearestName } from "./nearest.js";
 import { methods as registered } from "./registry.js";
 import { parseSettings } from "./settings.js";
 import type {
   AdaptContext,
   AdapterTensor,
+  CollectContext,
+  Collected,
   ExportContext,
   HostTensors,
   Method,
   PeftForm,
   PrepareContext,
+  RegulariseContext,
   ResolvedMethod,
   TrainedTensor,
   Turns,
@@ -30,6 +34,8 @@ export interface ComposedMethods {
   readonly methods: readonly ResolvedMethod[];
   /** One linear layer: the first method of the selection wraps the base, the next wraps that, and so on. */
   linear(context: AdaptContext, spec: LinearSpec, x: Node, base: (x: Node) => Node): Node;
+  /** `x`, the operand of a layer's product whose other side trains, with what backward reads of it. */
+  saved(context: AdaptContext, spec: LinearSpec, x: Node): Node;
   /** Whether a base tensor trains. */
   trains(parameter: ParameterSpec): boolean;
   /** The storage format that a method packs a base tensor into; undefined = what the run gives it. */
@@ -40,6 +46,12 @@ export interface ComposedMethods {
   readonly variants: readonly string[];
   /** What kind of step number `step` (from 0) is. */
   variant(step: number): string;
+  /** The methods' numbers of step number `step` (from 0), by the names of their leaves. */
+  scalars(step: number): Readonly<Record<string, number>>;
+  /** What the methods add to the loss, f32 []; absent = nothing. */
+  readonly regularise?: (context: RegulariseContext) => Node;
+  /** What comes after the updates; absent = nothing. States and scalars are named as their leaves. */
+  readonly collect?: (context: CollectContext) => Collected;
   /** Which blocks train when, where they take turns. */
   readonly turns?: Turns;
   /** Every new trainable tensor. */
@@ -83,12 +95,16 @@ export function composeMethods(
   known: readonly Method[] = registered,
 ): ComposedMethods {
   refuseRepeats(selection);
-  const resolved = selection.map(({ id, settings }) => {
+  const resolve = ({ id, settings }: MethodSelection): ResolvedMethod => {
     const method = findMethod(id, known);
     return method.resolve(parseSettings(id, method.config, settings), model);
-  });
-  const methods = resolved.some(trainsSomething) ? resolved : resolved.map((method) => method.alone ?? method);
+  };
+  const resolved = selection.map(resolve);
+  const own = resolved.some(trainsSomething) ? resolved : resolved.map((method) => method.alone ?? method);
+  const brought = own.some(trainsSomething) ? [] : companionsOf(selection, known);
+  const methods = [...brought.map((id) => resolve({ id, settings: {} })), ...own];
   checkClaims(methods);
+  for (const method of methods) method.check?.(methods);
   const rates = methods.flatMap((method) => method.learningRate ?? []);
   if (rates.length === 0) {
     throw new ThimbleError("methods-none", `Nothing trains with ${methods.map(({ id }) => id).join(", ")} alone`, {
@@ -108,12 +124,15 @@ export function composeMethods(
   return {
     methods,
     linear: (context, spec, x, base) => wrapped(methods, context, spec, base)(x),
+    saved: (context, spec, x) =>
+      methods.reduce((value, { slots }) => slots.saved?.(context, spec, value) ?? value, x),
     trains: (parameter) => methods.some((method) => method.slots.select?.(parameter) === true),
     baseFormat: (parameter) => methods.flatMap(({ slots }) => slots.format?.(parameter) ?? [])[0],
     update: (tensor, optimizer, variant) =>
       methods.reduce((rule, { slots }) => slots.update?.(tensor, rule, variant) ?? rule, optimizer),
     variants: kinds.flatMap((kind) => kind.variants),
     variant: (step) => kinds.map((kind) => kind.variant(step)).find((name) => name !== "") ?? "",
+    ...afterwards(methods),
     ...(turns === undefined ? {} : { turns }),
     adapters: methods.flatMap((method) => method.adapters),
     prepares: methods.some((method) => method.slots.prepare !== undefined),
@@ -133,6 +152,11 @@ export function composeMethods(
 
 function trainsSomething({ slots, adapters }: ResolvedMethod): boolean {
   return slots.select !== undefined || adapters.length > 0;
+}
+
+/** What the methods of a selection bring with them; they come first, and the others wrap them. */
+function companionsOf(selection: readonly MethodSelection[], known: readonly Method[]): string[] {
+  return [...new Set(selection.flatMap(({ id }) => findMethod(id, known).companions ?? []))];
 }
 
 function refuseRepeats(selection: readonly MethodSelection[]): void {

@@ -83,6 +83,13 @@ export interface AdaptContext {
   weight(spec: LinearSpec): Node;
   /** The bias [out] of a linear layer that has one. */
   bias(spec: LinearSpec): Node | undefined;
+  /**
+   * `x` [tokens, n] as the operand of a layer's product whose other side trains: the same value, of which backward reads
+   * what the methods keep of it (see the slot `saved`). `x` itself outside training.
+   */
+  operand(spec: LinearSpec, x: Node): Node;
+  /** Uniform f32 in [0, 1), keyed by (seed, step, place); in training alone. */
+  uniform(shape: Shape, place: string): Node;
   /** Dropout of `x` (f32) with probability `p`, keyed by (step, place); `x` itself at p = 0 and outside training. */
   dropout(x: Node, p: number, place: string): Node;
 }
@@ -112,6 +119,12 @@ export interface MethodSlots {
   readonly prepare?: (context: PrepareContext) => Promise<void>;
   /** Wraps a linear layer: `next` computes the layer beneath (base, or the adapter before this one). */
   readonly linear?: (context: AdaptContext, spec: LinearSpec, x: Node, next: (x: Node) => Node) => Node;
+  /**
+   * What backward reads of `x` [tokens, n], the operand of a layer's product whose other side trains: `x` with another
+   * form for backward (`savedAs`, `savedRows`), its value unchanged. Called in training alone, with the same `x` for
+   * layers that share their input.
+   */
+  readonly saved?: (context: AdaptContext, spec: LinearSpec, x: Node) => Node;
   /** Which base tensors train; absent = none. */
   readonly select?: (parameter: ParameterSpec) => boolean;
   /** How gradients are made; absent = backpropagation. */
@@ -122,6 +135,47 @@ export interface MethodSlots {
   readonly turns?: Turns;
   /** Kinds of steps that need programs of their own, such as one that renews projectors. */
   readonly steps?: StepKinds;
+  /** Numbers that depend on the step alone (from 0), computed in f64 on the host: pure, so that a run can be resumed. */
+  readonly scalars?: (step: number) => Readonly<Record<string, number>>;
+  /** A term of the trained tensors that is added to the loss, f32 []: it trains, and is reported apart from the loss. */
+  readonly regularise?: (context: RegulariseContext) => Node;
+  /** What comes after the updates of a step: statistics of all gradients, and changes that follow from them. */
+  readonly collect?: (context: CollectContext) => Collected;
+}
+
+export interface RegulariseContext {
+  readonly graph: Graph;
+  /** What the tensors that train in the step hold before it, by name. */
+  readonly values: ReadonlyMap<string, Node>;
+}
+
+/** A tensor that trains, in the update of a step. */
+export interface UpdatedTensor {
+  readonly before: Node;
+  /** What the update rule was given, f32: the sum over micro-batches, after clipping. */
+  readonly gradient: Node;
+  /** What the rule made of the tensor, of its stored type. */
+  readonly after: Node;
+}
+
+export interface CollectContext {
+  readonly graph: Graph;
+  /** The kind of the step; "" = ordinary. */
+  readonly variant: string;
+  /** All that train in the step, by name, in the order of their updates. */
+  readonly tensors: ReadonlyMap<string, UpdatedTensor>;
+  /** Declares an f32 tensor that persists from step to step, zeros at first, and returns what it held before this one. */
+  state(name: string, shape: Shape): Node;
+  /** One of the method's `scalars`, f32 []. */
+  scalar(name: string): Node;
+}
+
+/** What follows from the updates of a step. */
+export interface Collected {
+  /** What trained tensors become instead of `after`, by name; for tensors in f32, which have no master beside them. */
+  readonly values: ReadonlyMap<string, Node>;
+  /** New values of the declared states, by name; one that is left out stays as it is. */
+  readonly states: ReadonlyMap<string, Node>;
 }
 
 /** Which program a step runs: `variants` beside the ordinary one, "", and which of them all step number `step` is. */
@@ -183,6 +237,8 @@ export interface ResolvedMethod {
   readonly suggests?: Suggestions;
   /** What the method is where no other of the selection trains anything; absent = the same. */
   readonly alone?: ResolvedMethod;
+  /** Refuses other methods of the selection, all of which are given, where claims cannot say why. */
+  readonly check?: (methods: readonly ResolvedMethod[]) => void;
   /** How the result is saved: an adapter of the new tensors, or the changed base tensors; absent = it changes neither. */
   readonly saves?: "adapter" | "weights";
   /** Every trainable tensor that `linear` declares, in order of the model's layers. */
@@ -207,8 +263,12 @@ export interface Method<Schema extends z.ZodObject = z.ZodObject> {
   readonly summary: string;
   /** The slots that the method can fill, for the table of methods. */
   readonly fills: readonly (keyof MethodSlots | "export")[];
+  /** Methods that are added, with their defaults, where nothing else of the selection trains. */
+  readonly companions?: readonly string[];
   /** Settings with defaults, ranges and a description each; unknown keys are refused. */
   readonly config: Schema;
+  /** Settings that follow from the run where they are not given. */
+  readonly defaultsFor?: (run: { readonly steps: number }) => Readonly<Record<string, unknown>>;
   /** Checks the config against the model and returns what to do; errors name the offending key. */
   resolve(config: z.infer<Schema>, model: ModelDefinition): ResolvedMethod;
 }

@@ -1,10 +1,12 @@
-import { must, ThimbleError } from "../errors.js";
+import { invariant, must, ThimbleError } from "../errors.js";
 import type { Attributes, Node, TensorType } from "../ir/node.js";
 import type { OpDefinition } from "../ir/op.js";
 import { elements } from "../ir/shape.js";
 import type { Tensor } from "../ir/tensor.js";
 import { allocate } from "../ir/tensor.js";
 import { cast } from "./arithmetic.js";
+import { gather } from "./gather.js";
+import { rowsOf } from "./saved.js";
 
 /** Sizes of a product, after transposition: [batch][m, k] x [batch][k, n]. */
 export interface DotSizes {
@@ -69,6 +71,11 @@ export const dotOp: OpDefinition = Object.freeze<OpDefinition>({
       transposeA
         ? dot(right, dy, { transposeA: transposeB, transposeB: true })
         : dot(dy, right, { transposeB: !transposeB });
+    const kept = rowsOf(a);
+    if (wants[1] === true && kept !== undefined) {
+      const db = fromRows(kept, full, { half, transposeA, transposeB });
+      return [wants[0] === true ? da() : undefined, db];
+    }
     const db = (): Node =>
       transposeB
         ? dot(dy, left, { transposeA: true, transposeB: transposeA })
@@ -76,6 +83,18 @@ export const dotOp: OpDefinition = Object.freeze<OpDefinition>({
     return [wants[0] === true ? da() : undefined, wants[1] === true ? db() : undefined];
   },
 });
+
+/** The gradient by the second operand from the rows that are kept of the first, and the same rows of `dy`. */
+function fromRows(
+  { rows, ids }: { readonly rows: Node; readonly ids: Node },
+  dy: Node,
+  { half, transposeA, transposeB }: DotAttributes & { readonly half: boolean },
+): Node {
+  invariant(!transposeA, "rows are kept of an operand that is read as it lies");
+  const taken = gather(dy, ids);
+  const [left, right] = half ? [rows, cast(taken, "bf16")] : [cast(rows, "f32"), taken];
+  return transposeB ? dot(right, left, { transposeA: true }) : dot(left, right, { transposeA: true });
+}
 
 function multiplyMatrices(a: Tensor, b: Tensor, attributes: DotAttributes, type: TensorType): Tensor {
   const { batch, m, k, n } = dotSizes(a, b, attributes);

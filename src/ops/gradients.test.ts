@@ -15,6 +15,7 @@ import { linearCrossEntropy } from "./cross-entropy.js";
 import { dot } from "./dot.js";
 import { erf } from "./erf.js";
 import { gatherColumns } from "./columns.js";
+import { cumulativeSum } from "./cumulative-sum.js";
 import { gather, scatterAdd, scatterWrite } from "./gather.js";
 import { symmetricEigen } from "./symmetric-eigen.js";
 import { topK } from "./top-k.js";
@@ -111,6 +112,7 @@ const cases: readonly Case[] = [
     inputs: [grid, integers([3, 0]), integers([1, 2, 2, 0])],
     build: gatherColumns,
   },
+  unary("cumulativeSum", cumulativeSum),
   { op: "scatterAdd", inputs: [grid, integers([2, 0, 2, 7]), { shape: [4, 4] }], build: scatterAdd },
   ...(["largest", "smallest", "magnitude"] as const).map((by) => ({
     op: "topK",

@@ -24,17 +24,20 @@ export type AdamWConfig = z.infer<typeof adamwConfig>;
  * p - (rate / (1 - β₁ᵗ)) m / (sqrt(v) / sqrt(1 - β₂ᵗ) + ε).
  */
 export function adamw(config: AdamWConfig): Optimizer {
-  const names = ["mean", "square"];
+  const stored = [
+    { name: "mean", signed: true },
+    { name: "square", signed: false },
+  ];
   const { beta1, beta2, epsilon, weight_decay: weightDecay } = config;
   return {
     id: "adamw",
     weightDecay,
-    states: (parameter) => storedStates(config, names, parameter),
+    states: (parameter) => storedStates(config, stored, parameter),
     scalars: (step) => ({ correction1: 1 - beta1 ** step, correction2: Math.sqrt(1 - beta2 ** step) }),
-    rounds: (parameter) => drawsBits(config, names.length, parameter),
+    rounds: (parameter) => drawsBits(config, stored.length, parameter),
     update: (args) =>
-      applyRule(config, names, args, (value, states) => {
-        const { gradient, rate, scalars } = args;
+      applyRule(config, stored, args, (value, gradient, states) => {
+        const { rate, scalars } = args;
         const decayed =
           args.decay && weightDecay > 0 ? multiply(value, subtract(1, multiply(rate, weightDecay))) : value;
         const before = must(states["mean"], "mean");

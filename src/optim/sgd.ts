@@ -17,18 +17,17 @@ export type SgdConfig = z.infer<typeof sgdConfig>;
 /** SGD as torch.optim.SGD computes it, without dampening: decay is part of the gradient and of the momentum. */
 export function sgd(config: SgdConfig): Optimizer {
   const { momentum, nesterov, weight_decay: weightDecay } = config;
-  const names = momentum === 0 ? [] : ["momentum"];
+  const stored = momentum === 0 ? [] : [{ name: "momentum", signed: true }];
   return {
     id: "sgd",
     weightDecay,
-    states: (parameter) => storedStates(config, names, parameter),
+    states: (parameter) => storedStates(config, stored, parameter),
     scalars: () => ({}),
-    rounds: (parameter) => drawsBits(config, names.length, parameter),
+    rounds: (parameter) => drawsBits(config, stored.length, parameter),
     update: (args) =>
-      applyRule(config, names, args, (value, states) => {
+      applyRule(config, stored, args, (value, given, states) => {
         const { rate } = args;
-        const gradient =
-          args.decay && weightDecay > 0 ? add(args.gradient, multiply(value, weightDecay)) : args.gradient;
+        const gradient = args.decay && weightDecay > 0 ? add(given, multiply(value, weightDecay)) : given;
         if (momentum === 0) return { value: subtract(value, multiply(gradient, rate)), states: {} };
         const moved = add(multiply(must(states["momentum"], "momentum"), momentum), gradient);
         const direction = nesterov ? add(gradient, multiply(moved, momentum)) : moved;

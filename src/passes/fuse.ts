@@ -27,7 +27,8 @@ export function fuse(program: Program, fits: Fits = () => true): Kernel[] {
   const phases = phasesOf(program);
   const contractions = formContractions(uses, phases, fits);
   const fixed = formFixed(uses);
-  const needed = new Set<Node>([...uses.roots, ...phases.kept].map(storageOf));
+  const saved = (program.saved ?? []).filter((node) => uses.has(node));
+  const needed = new Set<Node>([...uses.roots, ...phases.kept, ...saved].map(storageOf));
   for (const kernel of [...contractions, ...fixed]) for (const input of kernel.inputs) needed.add(input);
   for (const kernel of contractions) for (const output of kernel.outputs) needed.delete(output);
   const known = new Set(contractions.flatMap((kernel) => kernel.outputs));

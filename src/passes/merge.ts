@@ -2,6 +2,7 @@ import { must } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import { reachable } from "../ir/node.js";
 import type { Program } from "../ir/program.js";
+import { forwardEnds } from "../ir/program.js";
 import type { Shape } from "../ir/shape.js";
 import { elements, sameShape } from "../ir/shape.js";
 import type { Fits } from "./bindings.js";
@@ -25,7 +26,7 @@ export function mergeLoops(
   others: readonly Kernel[],
   { program, phases, fits }: MergeRules,
 ): LoopsKernel[] {
-  const forward = new Set(program.loss === undefined ? [] : reachable([program.loss]));
+  const forward = new Set(reachable(forwardEnds(program)));
   const early = program.phases.slice(0, -1).flatMap(({ assignments }) => assignments);
   const assigned = new Set(early.map(({ value }) => storageOf(value)));
   const groups: Group[] = loops.map((kernel) => ({ kernel, merged: false }));

@@ -3,6 +3,7 @@ import { sizeOf } from "../ir/dtype.js";
 import type { Node } from "../ir/node.js";
 import { reachable } from "../ir/node.js";
 import type { Program } from "../ir/program.js";
+import { forwardEnds } from "../ir/program.js";
 import { elements } from "../ir/shape.js";
 import { linearCrossEntropyGradientOp } from "../ops/cross-entropy.js";
 import { leafOp } from "../ops/leaves.js";
@@ -49,7 +50,7 @@ export interface ForwardValues {
 /** Splits the kernels of a training program at its loss. */
 export function forwardValues(program: Program, kernels: readonly Kernel[]): ForwardValues | undefined {
   if (program.loss === undefined) return undefined;
-  const ancestors = new Set(reachable([program.loss]));
+  const ancestors = new Set(reachable(forwardEnds(program)));
   const isForward = (kernel: Kernel): boolean =>
     kernel.outputs.some((output) => ancestors.has(output)) && !isLossGradient(kernel);
   const forward = new Set(kernels.filter(isForward));

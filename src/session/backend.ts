@@ -5,22 +5,22 @@ import type { DiskWeights } from "../runtime/disk-weights.js";
 export interface Backend {
   /** Takes the memory; called once. Fails before taking any if it cannot fit. */
   allocate(bytes: number): void;
-  /** Takes at least so much memory, with what is in it kept; addresses change. */
-  grow(bytes: number): void;
+  /** Takes at least so much memory, with what is in it kept; addresses change. Needed where blocks take turns. */
+  grow?(bytes: number): void;
   /** What was really allocated. */
   readonly allocatedBytes: number;
   /** A view of the arena, valid until `close`. */
   bytes(offset: number, length: number): Uint8Array;
   /** Makes the programs ready to run in the arena, in the place of those before. */
   prepare(plans: readonly ProgramPlan[]): Promise<void>;
-  /** Says where the tensors are that lie on disk, once they are there. */
-  attach(disk: DiskWeights): void;
+  /** Says where the tensors are that lie on disk, once they are there. Needed where some do. */
+  attach?(disk: DiskWeights): void;
   /** Runs program number `index` once; with a signal, it may stop between two kernels and then answers false. */
   run(index: number, signal?: AbortSignal): Promise<boolean>;
   /** Seconds that each kernel of a program took in its last run; empty unless `timed`. */
   times(index: number): number[];
   /** Seconds for which a program's last run waited for tensors to be read; 0 unless `timed`. */
-  waited(index: number): number;
+  waited?(index: number): number;
   close(): void;
 }
 

@@ -46,7 +46,7 @@ export async function openSession(
     backend.close();
     throw error;
   }
-  const session = new RunningSession(plan, backend, diskWeights(plan), planOnly);
+  const session = new RunningSession(plan, backend, { disk: diskWeights(plan), planAgain: planOnly });
   session.compileSeconds = (performance.now() - started) / 1000;
   return session;
 }

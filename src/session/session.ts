@@ -9,7 +9,7 @@ import { sum } from "../plan/sum.js";
 import { differencePrefix } from "../methods/estimator.js";
 import { trainingProgram } from "../step/build.js";
 import { trainedNames } from "../step/estimate.js";
-import { turnScalar } from "../step/inputs.js";
+import { methodScalar, turnScalar } from "../step/inputs.js";
 import { decodeInputs } from "../step/decode.js";
 import type { DiskWeights } from "../runtime/disk-weights.js";
 import type { Backend } from "./backend.js";
@@ -19,6 +19,14 @@ import { splitBatch } from "./split.js";
 import { sameBlocks, startStates, turnsAt, withTurns } from "./turns.js";
 import type { PersistentTensor, Session, SessionBatch, SessionOptions, StepResult } from "./types.js";
 
+/** What only some sessions need. */
+interface SessionParts {
+  /** Where the tensors are that lie on disk. */
+  readonly disk?: DiskWeights | undefined;
+  /** Plans the session anew, where blocks take turns. */
+  readonly planAgain?: (options: SessionOptions) => SessionPlan;
+}
+
 /** A planned session in memory, on some backend. Create it with `openSession` (src/session/open.ts). */
 export class RunningSession implements Session {
   readonly report;
@@ -27,14 +35,16 @@ export class RunningSession implements Session {
   readonly tensors: readonly PersistentTensor[];
   readonly trainableParameters: number;
   compileSeconds = 0;
+  private readonly disk: DiskWeights | undefined;
+  private readonly planAgain: SessionParts["planAgain"];
 
   constructor(
     private plan: SessionPlan,
     private readonly backend: Backend,
-    private readonly disk: DiskWeights | undefined,
-    /** Plans the session anew, with other blocks in turn. */
-    private readonly planAgain: (options: SessionOptions) => SessionPlan,
+    { disk, planAgain }: SessionParts = {},
   ) {
+    this.disk = disk;
+    this.planAgain = planAgain;
     const { options, report, training, leaves } = plan;
     this.report = report;
     this.target = options.target;
@@ -56,7 +66,7 @@ export class RunningSession implements Session {
     await loadTensors(plan, weights, { bytes, ...stored });
     if (disk === undefined) return;
     disk.flush();
-    this.backend.attach(disk);
+    this.backend.attach?.(disk);
   }
 
   /** Memory that some program keeps for a tensor on disk; it is free while none runs. */
@@ -157,7 +167,7 @@ export class RunningSession implements Session {
 
   /** Seconds for which a program's last run waited for the disk; the session must have been opened `timed`. */
   waited(program: string): number {
-    return this.backend.waited(this.#index(program));
+    return this.backend.waited?.(this.#index(program)) ?? 0;
   }
 
   close(): void {
@@ -229,6 +239,9 @@ export class RunningSession implements Session {
     for (const [name, value] of Object.entries(optimizer.scalars(step + 1))) {
       this.#write(`scalar.${name}`, Float32Array.of(value));
     }
+    for (const [name, value] of Object.entries(this.plan.options.methods?.scalars(step) ?? {})) {
+      this.#write(methodScalar(name), Float32Array.of(value));
+    }
     for (const [turn, { since }] of (turnsAt(this.plan.options, step) ?? []).entries()) {
       for (const [name, value] of Object.entries(optimizer.scalars(step - since + 1))) {
         this.#write(turnScalar(name, turn), Float32Array.of(value));
@@ -244,10 +257,11 @@ export class RunningSession implements Session {
     const turns = turnsAt(this.plan.options, step);
     if (turns === undefined) return;
     if (!sameBlocks(this.plan, turns)) {
-      this.plan = this.planAgain(withTurns(this.plan, turns));
-      this.backend.grow(this.plan.report.planBytes);
+      this.plan = must(this.planAgain, "a way to plan again")(withTurns(this.plan, turns));
+      if (this.plan.report.planBytes > this.arenaBytes) this.backend.grow?.(this.plan.report.planBytes);
+      invariant(this.plan.report.planBytes <= this.arenaBytes, "the memory of other turns fits");
       await this.backend.prepare(this.plan.plans);
-      if (this.disk !== undefined) this.backend.attach(this.disk);
+      if (this.disk !== undefined) this.backend.attach?.(this.disk);
     }
     const fresh = turns.flatMap(({ since }, turn) => (since === step ? [turn] : []));
     startStates(this.plan, fresh, (name) => this.bytes(name));

@@ -57,7 +57,7 @@ export interface SessionOptions {
 }
 
 export interface MemoryBudget {
-  /** Bytes of the plan and of what the process takes beside it; `min`: as few as can be. */
+  /** Bytes of the plan and of what the process takes beside it; `min`: hardly more than the fewest that are possible. */
   readonly bytes: number | "min";
   readonly overheadBytes: number;
   readonly allowLossy: boolean;

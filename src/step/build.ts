@@ -12,6 +12,7 @@ import type { Trainable } from "./estimate.js";
 import { backpropagation, trainedModel } from "./estimate.js";
 import type { BuiltForward, ForwardOptions } from "./forward.js";
 import { buildForward } from "./forward.js";
+import { collected, regularisation } from "./afterwards.js";
 import type { StepScalars } from "./inputs.js";
 import { batchInputs, stepScalars, turnScalars } from "./inputs.js";
 
@@ -125,15 +126,26 @@ function updates(
   copies: Map<string, string>,
 ): Phase {
   const scalars = rateFactor === undefined ? common : { ...common, rate: multiply(common.rate, rateFactor) };
-  const clipping = options.clip === undefined ? undefined : clipGlobalNorm(gradients, options.clip);
-  const assignments = trainables.flatMap((trainable, index) => {
-    const at = restored?.(trainable) ?? { target: trainable.node, value: trainable.node };
-    const gradient = must(gradients[index], "gradient");
+  const places = trainables.map((one) => restored?.(one) ?? { target: one.node, value: one.node });
+  const values = places.map(({ value }) => value);
+  const term = regularisation(graph, options.methods, trainables, values);
+  const whole = gradients.map((gradient, index) => term?.gradients[index]?.(gradient) ?? gradient);
+  const clipping = options.clip === undefined ? undefined : clipGlobalNorm(whole, options.clip);
+  const updated = trainables.map((trainable, index) => {
+    const gradient = must(whole[index], "gradient");
     const scaled = clipping === undefined ? gradient : multiply(gradient, clipping.scale);
     const rule = options.methods?.update(trainable, options.optimizer, options.variant) ?? options.optimizer;
-    return updateOne(graph, trainable, at, scaled, scalars, rule, copies);
+    const assignments = updateOne(graph, trainable, must(places[index], "place"), scaled, scalars, rule, copies);
+    return { name: trainable.name, before: must(values[index], "value"), gradient: scaled, assignments };
   });
-  return { assignments, outputs: clipping === undefined ? outputs : { ...outputs, gradientNorm: clipping.norm } };
+  return {
+    assignments: collected(graph, options.methods, options.variant, updated),
+    outputs: {
+      ...outputs,
+      ...(clipping === undefined ? {} : { gradientNorm: clipping.norm }),
+      ...(term === undefined ? {} : { regularisation: term.value }),
+    },
+  };
 }
 
 function updateOne(

@@ -1,11 +1,12 @@
-import { ThimbleError } from "../errors.js";
+import { invariant, ThimbleError } from "../errors.js";
 import type { Graph, Node } from "../ir/node.js";
+import type { Shape } from "../ir/shape.js";
 import { elements } from "../ir/shape.js";
 import type { ComposedMethods } from "../methods/compose.js";
 import type { AdaptContext, AdapterTensor } from "../methods/types.js";
 import { plainContext, plainLinear } from "../models/context.js";
 import { biasOf, weightOf } from "../models/parameters.js";
-import type { ForwardContext, ForwardResult, ModelDefinition, ParameterSpec } from "../models/types.js";
+import type { ForwardContext, ForwardResult, LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
 import { cast, less, multiply, select } from "../ops/arithmetic.js";
 import { leaf } from "../ops/leaves.js";
 import { randomBits, uniformFrom } from "../ops/random.js";
@@ -73,13 +74,13 @@ export function buildForward(
   const own: ForwardContext = { ...base, parameter, ...(attention === undefined ? {} : { attention }) };
   const replace = (tensor: AdapterTensor, node: Node): Node =>
     isActive(tensor) ? (options.replace?.(tensor.name, node) ?? node) : node;
-  const collected = new AdapterLeaves(graph, definition, parameter, scalars, replace);
+  const collected = new AdapterLeaves(graph, definition, methods, parameter, scalars, replace);
   const context: ForwardContext = {
     ...own,
     linear: (spec, x) =>
       methods === undefined
         ? plainLinear(own, spec, x)
-        : methods.linear(collected, spec, x, (below) => plainLinear(own, spec, below)),
+        : methods.linear(collected, spec, x, (below) => plainLinear(own, spec, collected.operand(spec, below))),
   };
   const result = definition.forward(context, inputs);
   return { result, parameters, adapters: collected.adapters, fixed: collected.fixedLeaves };
@@ -94,6 +95,7 @@ class AdapterLeaves implements AdaptContext {
   constructor(
     readonly graph: Graph,
     readonly model: ModelDefinition,
+    private readonly methods: ComposedMethods | undefined,
     private readonly parameter: (spec: ParameterSpec) => Node,
     private readonly scalars: StepScalars | "refuse" | undefined,
     private readonly replace: (tensor: AdapterTensor, leaf: Node) => Node,
@@ -120,16 +122,26 @@ class AdapterLeaves implements AdaptContext {
     return spec.bias ? this.parameter(biasOf(spec)) : undefined;
   }
 
-  /** Inverted dropout; the mask is made again from its bits wherever it is read, never stored. */
-  dropout(x: Node, p: number, place: string): Node {
-    if (this.scalars === undefined || p === 0) return x;
-    if (this.scalars === "refuse") throw dropoutError(p, place);
+  operand(spec: LinearSpec, x: Node): Node {
+    if (this.methods === undefined || this.scalars === undefined || this.scalars === "refuse") return x;
+    return this.methods.saved(this, spec, x);
+  }
+
+  uniform(shape: Shape, place: string): Node {
+    invariant(this.scalars !== undefined && this.scalars !== "refuse", `${place}: random numbers outside training`);
     const { seedLow, seedHigh, step } = this.scalars;
     const number = this.#streams.get(place) ?? this.#streams.size;
     this.#streams.set(place, number);
     const stream = streamLeaf(this.graph, dropoutStreams + number);
-    const bits = randomBits({ low: seedLow, high: seedHigh }, stream, step, x.shape);
-    return cast(select(less(uniformFrom(bits), p), 0, multiply(cast(x, "f32"), 1 / (1 - p))), x.dtype);
+    return uniformFrom(randomBits({ low: seedLow, high: seedHigh }, stream, step, shape));
+  }
+
+  /** Inverted dropout; the mask is made again from its bits wherever it is read, never stored. */
+  dropout(x: Node, p: number, place: string): Node {
+    if (this.scalars === undefined || p === 0) return x;
+    if (this.scalars === "refuse") throw dropoutError(p, place);
+    const drawn = this.uniform(x.shape, place);
+    return cast(select(less(drawn, p), 0, multiply(cast(x, "f32"), 1 / (1 - p))), x.dtype);
   }
 }
 

@@ -58,6 +58,11 @@ export function turnScalar(name: string, turn: number): string {
   return `scalar.turn${turn}.${name}`;
 }
 
+/** Name of the leaf of a scalar that a method computes from the step. */
+export function methodScalar(name: string): string {
+  return `scalar.method.${name}`;
+}
+
 /** Prefix of the leaves that hold the number of a stream of random bits: what follows is the number. */
 export const streamPrefix = "stream.";
 

@@ -1,4 +1,4 @@
-/** bitsandbytes' signed 8-bit "dynamic" type: 256 levels, finer towards zero (arXiv 1511.04561). */
+/** bitsandbytes' 8-bit "dynamic" types, with and without a sign: 256 levels, finer towards zero (arXiv 1511.04561). */
 
 const round = Math.fround;
 
@@ -12,21 +12,26 @@ function spaced(count: number): number[] {
   );
 }
 
-/** For every exponent i = 0..6 the middles of 2^i equal cells of [0.1, 1], times 10^(i-6), with both signs; 0 and 1. */
-function makeLevels(): readonly number[] {
+/**
+ * For every exponent i = 0..6 the middles of 2^i equal cells of [0.1, 1] (without a sign: of twice as many), times
+ * 10^(i-6), with both signs; 0 and 1.
+ */
+function makeLevels(signed: boolean): readonly number[] {
   const levels = [0, 1];
   for (let exponent = 0; exponent < 7; exponent++) {
-    const bounds = spaced(2 ** exponent + 1);
+    const cells = signed ? 2 ** exponent : 2 ** (exponent + 1);
+    const bounds = spaced(cells + 1);
     const power = round(10 ** (exponent - 6));
-    for (let cell = 0; cell < 2 ** exponent; cell++) {
+    for (let cell = 0; cell < cells; cell++) {
       const middle = round(round((bounds[cell] ?? 0) + (bounds[cell + 1] ?? 0)) / 2);
-      levels.push(round(power * middle), -round(power * middle));
+      levels.push(round(power * middle), ...(signed ? [-round(power * middle)] : []));
     }
   }
   return levels.sort((a, b) => a - b);
 }
 
-export const dynamicLevels: readonly number[] = makeLevels();
+export const dynamicLevels: readonly number[] = makeLevels(true);
+export const unsignedDynamicLevels: readonly number[] = makeLevels(false);
 
 /** Midpoints between neighbouring levels, in f32. */
 export function midpoints(levels: readonly number[]): Float32Array {

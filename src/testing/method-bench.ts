@@ -73,7 +73,7 @@ export class MethodBench {
     const inputs = { ids, positions: iota(graph, [length], 0) };
     this.plain = model.forward(context, inputs).hidden;
     const linear: PlainContext["linear"] = (spec, x) =>
-      this.composed.linear(adapt, spec, x, (value) => plainLinear(context, spec, value));
+      this.composed.linear(adapt, spec, x, (value) => plainLinear(context, spec, adapt.operand(spec, value)));
     const { hidden, head } = model.forward({ ...context, linear }, inputs);
     this.hidden = hidden;
     this.logits = dot(hidden, cast(head, hidden.dtype), { transposeB: true });
@@ -193,15 +193,24 @@ export class MethodBench {
       this.adapters.set(name, { leaf: node, ...(tensorOf === undefined ? {} : { tensor: tensorOf }) });
       return node;
     };
-    return {
+    const adapt: AdaptContext = {
       graph,
       model,
       trainable: (adapter) => declare(adapter.name, adapter.shape, "f32", adapter),
       fixed: ({ name, shape, dtype }) => declare(name, shape, dtype),
       weight: (spec) => context.parameter(weightOf(spec)),
       bias: (spec) => (spec.bias ? context.parameter(biasOf(spec)) : undefined),
+      operand: (spec, x) => (this.#options.training === true ? this.composed.saved(adapt, spec, x) : x),
+      uniform: (shape, place) => this.#drawn(shape, place),
       dropout: (x, p, place) => (p > 0 && this.#options.training === true ? multiply(x, this.#mask(x, p, place)) : x),
     };
+    return adapt;
+  }
+
+  #drawn(shape: Shape, place: string): Node {
+    const node = leaf(this.graph, { name: `uniform.${place}`, role: "input", shape, dtype: "f32" });
+    this.#inputs.set(node, tensor(shape, drawUniform(5, place, elements(shape))));
+    return node;
   }
 
   #mask(x: Node, p: number, place: string): Node {

@@ -6,6 +6,7 @@ import type { WeightSource } from "../io/weight-source.js";
 import type { ComposedMethods } from "../methods/compose.js";
 import type { ModelDefinition, ParameterSpec } from "../models/types.js";
 import { makeOptimizer } from "../optim/registry.js";
+import type { PrecisionSettings } from "../optim/precision.js";
 import type { Schedule } from "../optim/schedules.js";
 import { schedule } from "../optim/schedules.js";
 import type { SavedPolicy } from "../passes/saved.js";
@@ -40,7 +41,7 @@ export function storedFormats(
 export function precisionOf(
   config: RunConfig,
   saves: ComposedMethods["saves"],
-): { readonly master: boolean; readonly states: "f32" | "bf16" } {
+): { readonly master: boolean; readonly states: PrecisionSettings["states"] } {
   const bf16Weights = config.dtype === "bf16" && saves === "weights";
   return {
     master: config.masterDtype === "f32",

@@ -95,6 +95,10 @@ function oneLayer(dtype: "f32" | "bf16", more: Record<string, unknown>) {
     fixed: ({ name, shape }) => make(name, shape),
     weight: () => w,
     bias: () => undefined,
+    operand: (_spec, value) => value,
+    uniform: () => {
+      throw new Error("not in training");
+    },
     dropout: (value) => value,
   };
   const y = composed.linear(context, spec, x, (value) => dot(value, w, { transposeB: true }));

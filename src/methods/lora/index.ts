@@ -1,12 +1,13 @@
 import { weightOf } from "../../models/parameters.js";
 import type { ModelDefinition } from "../../models/types.js";
 import { defineMethod } from "../define.js";
+import { mergedFactor } from "../low-rank/magnitude.js";
+import { mergeDelta } from "../low-rank/merge.js";
 import type { Claim, ResolvedMethod } from "../types.js";
 import type { LoraConfig, LoraTarget } from "./config.js";
 import { loraConfig, loraTargets, pissaIterations, tensorsOf } from "./config.js";
 import { peftForm } from "./export.js";
 import { loraForward } from "./forward.js";
-import { mergeLora } from "./merge.js";
 import { prepareLora } from "./prepare.js";
 
 /** LoRA with rsLoRA's scale, LoRA+'s rates, DoRA's magnitudes and PiSSA's start as settings. */
@@ -43,7 +44,9 @@ export function resolveLora(config: LoraConfig, model: ModelDefinition, owner = 
     peft: (tensors, context) => peftForm(config, model, targets, tensors, context),
     merge: (spec, weight, tensors) => {
       const target = byPath.get(spec.path);
-      return target === undefined ? undefined : mergeLora(target, weight, tensors);
+      if (target === undefined) return undefined;
+      const { magnitude } = target;
+      return mergeDelta(target, weight, tensors, magnitude && mergedFactor(magnitude, tensors));
     },
   };
 }

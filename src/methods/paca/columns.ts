@@ -1,7 +1,7 @@
 import { must } from "../../errors.js";
 import type { ModelDefinition } from "../../models/types.js";
 import { drawUniform } from "../initial.js";
-import { targetNames } from "../targets.js";
+import { foldedForm } from "../low-rank/peft.js";
 import type { HostTensors, PeftForm } from "../types.js";
 import type { PacaConfig, PacaTarget } from "./index.js";
 
@@ -48,32 +48,11 @@ export function selectorForm(
   targets: readonly PacaTarget[],
   values: HostTensors,
 ): PeftForm {
-  const tensors = targets.flatMap((target) => {
+  const layers = targets.map((target) => {
     const { spec, scale } = target;
     const selector = new Float32Array(r * spec.inputs);
     chooseColumns(seed, target).forEach((column, place) => (selector[place * spec.inputs + column] = 1));
-    const change = deltaOf(target, values).map((value) => value * scale);
-    return [
-      [`${spec.path}.lora_A.weight`, { shape: [r, spec.inputs], data: selector }],
-      [`${spec.path}.lora_B.weight`, { shape: [spec.outputs, r], data: change }],
-    ] as const;
+    return { spec, rank: r, a: selector, b: deltaOf(target, values).map((value) => value * scale) };
   });
-  const specs = targets.map(({ spec }) => spec);
-  const config = {
-    peft_type: "LORA",
-    r,
-    lora_alpha: r,
-    lora_dropout: 0,
-    target_modules: targetNames(model, specs),
-    bias: "none",
-    use_rslora: false,
-    use_dora: false,
-    fan_in_fan_out: specs.every(({ transposed }) => transposed),
-    modules_to_save: null,
-    rank_pattern: {},
-    alpha_pattern: {},
-    inference_mode: true,
-    init_lora_weights: true,
-  };
-  return { config, tensors: new Map(tensors) };
+  return foldedForm(model, layers);
 }

@@ -72,7 +72,7 @@ export const paca = defineMethod({
           if (target === undefined) return next(x);
           const taken = gatherColumns(x, context.fixed(target.columns), context.fixed(target.places));
           const scaled = cast(multiply(cast(taken, "f32"), target.scale), x.dtype);
-          return add(next(x), dot(scaled, cast(context.trainable(target.delta), x.dtype), { transposeB: true }));
+          return add(next(x), dot(context.operand(spec, scaled), cast(context.trainable(target.delta), x.dtype), { transposeB: true }));
         },
       },
       learningRate: 1e-4,

@@ -5,7 +5,7 @@ import { scalarSteps } from "../../ir/scalar-graph.js";
 import type { Atom, Linear, LoopVariable } from "../loops/linear.js";
 import { coefficientOf, linearKey, variablesOf } from "../loops/linear.js";
 import type { Loop, Value } from "../loops/value.js";
-import { cSyntax, renderScalar, scalarTypes } from "./scalar.js";
+import { cSyntax, renderScalar, scalarTypes, tableSources } from "./scalar.js";
 
 /** How an index varies over the lanes of a vector. */
 export type LaneAccess =
@@ -141,6 +141,8 @@ export class Names {
 
   /** Statements that compute a scalar expression lane by lane, and its result's name. */
   expression(expression: Scalar, operands: readonly string[], name: string): { statements: string[]; result: string } {
+    const tables = tableSources([expression]);
+    if (tables !== "") this.functions.set(tables, tables);
     if (scalarSteps([expression]).steps.length <= longExpression + operands.length) {
       const { statements, result } = renderScalar(expression, operands, "vector", { prefix: `${name}_` });
       if (!result.startsWith(`${name}_`)) return { statements, result };

@@ -8,6 +8,7 @@ import {
 } from "../../ops/cross-entropy.js";
 import type { OpDefinition } from "../../ir/op.js";
 import { elements } from "../../ir/shape.js";
+import { cumulativeSumOp } from "../../ops/cumulative-sum.js";
 import { scatterAddOp, scatterWriteOp } from "../../ops/gather.js";
 import { symmetricEigenOp } from "../../ops/symmetric-eigen.js";
 import type { TopKOptions } from "../../ops/top-k.js";
@@ -27,6 +28,7 @@ import {
   renderWeightGradient,
   weightGradientArguments,
 } from "./cross-entropy.js";
+import { cumulativeSumWords, renderCumulativeSum } from "./cumulative-sum.js";
 import type { GeneratedKernel } from "./entries.js";
 import { denseType, sizeAt, storageForm } from "./lower-operand.js";
 import { renderFill } from "./operand-fill.js";
@@ -222,6 +224,18 @@ function lowerTopK(kernel: FixedKernel, threads: number): LoweredKernel {
   return { generated: renderTopK({ by, order }), words, workspaceBytes, inPlace: kernel.outputs.map(() => absent) };
 }
 
+function lowerCumulativeSum(kernel: FixedKernel): LoweredKernel {
+  const x = must(kernel.node.inputs[0], "operand");
+  const length = must(x.shape.at(-1), "row");
+  const places = { x: inputWord(kernel, x), sums: { output: 0 } };
+  return {
+    generated: renderCumulativeSum(),
+    words: cumulativeSumWords<SymbolicWord>({ ...places, rows: elements(x.shape) / length, length }),
+    workspaceBytes: 0,
+    inPlace: [[0]],
+  };
+}
+
 function lowerSymmetricEigen(kernel: FixedKernel): LoweredKernel {
   const matrix = must(kernel.node.inputs[0], "operand");
   const size = sizeAt(matrix, 0);
@@ -245,4 +259,5 @@ const lowerings = new Map<OpDefinition, (kernel: FixedKernel, threads: number) =
   [scatterWriteOp, lowerScatter],
   [topKOp, lowerTopK],
   [symmetricEigenOp, lowerSymmetricEigen],
+  [cumulativeSumOp, lowerCumulativeSum],
 ]);

@@ -54,12 +54,18 @@ export function cSyntax(argumentNames: readonly string[], mode: ScalarMode, opti
   };
 }
 
+const tableNames = new WeakMap<readonly number[], string>();
+
 /** The C array that holds a table; {@link tableSources} defines it. */
 function tableName(values: readonly number[]): string {
-  return `thimble_table_${contentHash(values.join())}`;
+  const known = tableNames.get(values);
+  if (known !== undefined) return known;
+  const name = `thimble_table_${contentHash(values.join())}`;
+  tableNames.set(values, name);
+  return name;
 }
 
-/** Definitions of the tables that scalar code of these expressions reads. */
+/** Definitions of the tables that code of these expressions reads. */
 export function tableSources(expressions: readonly Scalar[]): string {
   const found = new Map<string, string>();
   for (const { expression } of scalarSteps(expressions).steps) {
@@ -189,6 +195,8 @@ function vectorOperation(expression: Scalar, [a = "", b = "", c = ""]: readonly 
       return `mulhi_u(${a}, ${b})`;
     case "fma":
       return `fma_f(${a}, ${b}, ${c})`;
+    case "table":
+      return `gather_f(${tableName(expression.values)}, ${a})`;
     case "select":
       return `select_${suffix}(${a}, ${b}, ${c})`;
     case "convert":

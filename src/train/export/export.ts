@@ -4,7 +4,7 @@ import type { RunConfig } from "../../config/schema.js";
 import { ThimbleError } from "../../errors.js";
 import type { Progress } from "../../io/download.js";
 import { writeTextAtomically } from "../../io/atomic.js";
-import { portableForm } from "../../methods/lora/export.js";
+import { portableForm } from "../../methods/low-rank/portable.js";
 import { writePeft } from "../../io/peft.js";
 import { isMissing } from "../files.js";
 import { openRunModel } from "../model.js";
