@@ -85,6 +85,15 @@ export function findMethod(id: string, known: readonly Method[] = registered): M
   });
 }
 
+/** A selection with the settings that follow from the run, beneath those that are given. */
+export function withRunDefaults(
+  { id, settings }: MethodSelection,
+  run: { readonly steps: number },
+  known: readonly Method[] = registered,
+): MethodSelection {
+  return { id, settings: { ...findMethod(id, known).defaultsFor?.(run), ...settings } };
+}
+
 /**
  * Resolves a selection against a model and merges it by claims. Needs no weights: everything that can be refused is
  * refused here, before any are read.
@@ -124,8 +133,7 @@ export function composeMethods(
   return {
     methods,
     linear: (context, spec, x, base) => wrapped(methods, context, spec, base)(x),
-    saved: (context, spec, x) =>
-      methods.reduce((value, { slots }) => slots.saved?.(context, spec, value) ?? value, x),
+    saved: (context, spec, x) => methods.reduce((value, { slots }) => slots.saved?.(context, spec, value) ?? value, x),
     trains: (parameter) => methods.some((method) => method.slots.select?.(parameter) === true),
     baseFormat: (parameter) => methods.flatMap(({ slots }) => slots.format?.(parameter) ?? [])[0],
     update: (tensor, optimizer, variant) =>

@@ -102,6 +102,8 @@ export interface PrepareContext {
   format(parameter: string): string;
   /** A base tensor decoded to f32, row-major as stored. */
   read(parameter: string): Promise<Float32Array>;
+  /** A base tensor in f32 as the checkpoint has it, before it was packed. */
+  original(parameter: string): Promise<Float32Array>;
   /** Replaces a base tensor (refused where its storage format cannot hold it). */
   replace(parameter: string, values: Float32Array): Promise<void>;
   /** Gives a `prepared` or fixed tensor its value. */

@@ -37,7 +37,10 @@ export const savedRowsOp: OpDefinition = Object.freeze<OpDefinition>({
     const type = must(value, "value");
     const fits = type.shape.length === 2 && rows?.shape.length === 2 && rows.shape[1] === type.shape[1];
     if (!fits || rows.dtype !== type.dtype || ids?.dtype !== "i32" || !sameShape(ids.shape, [rows.shape[0] ?? 0])) {
-      throw new ThimbleError("shape", "savedRows takes a matrix [n, d], rows [k, d] of its type, and their i32 numbers");
+      throw new ThimbleError(
+        "shape",
+        "savedRows takes a matrix [n, d], rows [k, d] of its type, and their i32 numbers",
+      );
     }
     return [type];
   },

@@ -118,6 +118,10 @@ describe("8-bit states", () => {
     ] as const) {
       const given = signed ? normal : normal.map(Math.abs);
       const { decoded } = quantise(given, signed);
+      const squares = (of: (index: number) => number): number =>
+        given.reduce((sum, _, index) => sum + of(index) ** 2, 0);
+      const mean = Math.sqrt(squares((index) => decoded[index]! - given[index]!) / squares((index) => given[index]!));
+      expect(mean).toBeCloseTo(signed ? 0.011 : 0.0055, 3);
       given.forEach((value, index) => {
         const error = Math.abs(decoded[index]! - Math.fround(value)) / blocks[index >> 8]!;
         expect(error).toBeLessThanOrEqual(bound);
@@ -166,7 +170,7 @@ describe("ten steps of AdamW with 8-bit states", () => {
     const differences = made.values[9]!.map((value, index) => Math.abs(value - wanted[index]!));
     // Of a path of 0.1.
     expect(differences.reduce((sum, one) => sum + one, 0) / count).toBeLessThan(1e-5);
-    expect(Math.max(...differences)).toBeLessThan(1e-3);
+    expect(Math.max(...differences)).toBeLessThan(3e-3);
     const theirs = bytes(fixture.library.square);
     const neighbours = made.states["square"]!.map((code, index) => Math.abs(code - theirs[index]!));
     expect(Math.max(...neighbours)).toBeLessThanOrEqual(1);
@@ -221,7 +225,7 @@ test("a noisy quadratic ends within 2 % of the loss with f32 states", () => {
     ...["r", "a", "b"].map((name) => input(name, [])),
   ];
   const target = input("target");
-  const gradient = add(subtract(parameter!, target), multiply(noisy!, 0.3));
+  const gradient = add(subtract(parameter, target), multiply(noisy, 0.3));
   const noises = Array.from({ length: 20 }, (_, index) => tensor(shape, noise(count, 40 + index)));
   const loss = (states: string): number => {
     const rule = makeOptimizer({ id: "adamw", states });
@@ -230,7 +234,7 @@ test("a noisy quadratic ends within 2 % of the loss with f32 states", () => {
       node: leaf(graph, { name: `${states}.${spec.name}`, role: "state", shape: spec.shape, dtype: spec.dtype }),
     }));
     const updated = rule.update({
-      parameter: parameter!,
+      parameter: parameter,
       gradient,
       states: Object.fromEntries(leaves.map(({ spec, node }) => [spec.name, node])),
       rate: rate!,
@@ -245,12 +249,12 @@ test("a noisy quadratic ends within 2 % of the loss with f32 states", () => {
     for (let step = 0; step < 100; step++) {
       const scalars = rule.scalars(step + 1);
       const bound = new Map([
-        [noisy!, noises[(step * 7) % 20]!],
+        [noisy, noises[(step * 7) % 20]!],
         [target, tensor(shape, wanted)],
         [rate!, tensor([], [0.02])],
         [correction1!, tensor([], [scalars["correction1"]!])],
         [correction2!, tensor([], [scalars["correction2"]!])],
-        ...[parameter!, ...leaves.map(({ node }) => node)].map((node, place) => [node, held[place]!] as const),
+        ...[parameter, ...leaves.map(({ node }) => node)].map((node, place) => [node, held[place]!] as const),
       ]);
       held = evaluate([updated.value, ...leaves.map(({ spec }) => updated.states[spec.name]!)], bound);
     }

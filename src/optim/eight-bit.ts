@@ -78,10 +78,11 @@ export class Blocks {
 
   /** The f32 values of a stored state. */
   decode(state: RuleState, states: Readonly<Record<string, Node>>): Node {
-    const { zero, decode } = codebookOf(state);
+    const book = codebookOf(state);
+    const { zero } = book;
     const codes = cast(must(states[state.name], state.name), "i32");
     // Counted from the code of 0, so that what fills up the last block is 0.
-    const levels = decode(add(this.of(subtract(codes, zero)), zero));
+    const levels = book.decode(add(this.of(subtract(codes, zero)), zero));
     return multiply(levels, this.#spread(must(states[scaleName(state.name)], state.name)));
   }
 

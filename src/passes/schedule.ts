@@ -8,24 +8,11 @@ import type { Kernel } from "./kernels.js";
 import { storageOf } from "./kernels.js";
 import type { Stay } from "./place.js";
 import type { ForwardBackward } from "./saved.js";
+import type { Step } from "./steps.js";
 import { unroll } from "./unroll.js";
 import { versionKey } from "./versions.js";
 
-/** One execution of a kernel. A value made more than once has an instance each time. */
-export interface Step {
-  readonly kernel: Kernel;
-  readonly reads: readonly Instance[];
-  readonly writes: readonly Instance[];
-  /** Made again for backward. */
-  readonly again: boolean;
-  readonly forward: boolean;
-}
-
-/** A value at one of the times that it is made. Leaves have one instance, their place in memory. */
-export interface Instance {
-  readonly node: Node;
-  readonly turn: number;
-}
+export type { Instance, Step } from "./steps.js";
 
 /** The order in which a program's kernels run. */
 export interface Schedule {

@@ -4,7 +4,7 @@ import { leafOp } from "../ops/leaves.js";
 import { boundary } from "./expressions.js";
 import type { Kernel } from "./kernels.js";
 import type { ForwardBackward } from "./saved.js";
-import type { Instance, Step } from "./schedule.js";
+import type { Instance, Step } from "./steps.js";
 
 /** Turns an order of kernels into executions: what is not kept is made again just before backward reads it. */
 export function unroll(

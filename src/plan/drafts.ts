@@ -4,23 +4,12 @@ import { leafAttributes, leafOp } from "../ops/leaves.js";
 import { groupsOutputs, isLimited, isScalarInput } from "../passes/bindings.js";
 import { storageOf } from "../passes/kernels.js";
 import type { Instance, Schedule, Step } from "../passes/schedule.js";
+import type { Draft } from "./draft.js";
 import { bytesOfValue, checkSize, round } from "./layout.js";
 import { Slots } from "./slots.js";
-import type { Buffer, Kind, PersistentLayout, TargetFacts } from "./types.js";
+import type { Kind, PersistentLayout, TargetFacts } from "./types.js";
 
-/** A buffer before it has a place. */
-export interface Draft {
-  readonly name: string;
-  kind: Kind;
-  readonly bytes: number;
-  readonly start: number;
-  end: number;
-  /** The last step that reads any value that was put into it. */
-  lastRead: number;
-  persistent?: Buffer;
-  /** Drafts that must lie side by side with this one, in order, itself included. */
-  group?: readonly Draft[];
-}
+export type { Draft } from "./draft.js";
 
 export interface DraftStep {
   readonly step: Step;

@@ -1,7 +1,7 @@
 import { must } from "../errors.js";
 import { leafAttributes } from "../ops/leaves.js";
 import type { Schedule } from "../passes/schedule.js";
-import type { Draft } from "./drafts.js";
+import type { Draft } from "./draft.js";
 import { checkSize, round } from "./layout.js";
 import type { Buffer, PersistentLayout, PlannedTransfer, TargetFacts } from "./types.js";
 

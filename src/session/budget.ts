@@ -13,7 +13,7 @@ import { liveExtent } from "../plan/plan.js";
 import { programSeconds } from "../plan/predict.js";
 import type { FormedSession } from "./form.js";
 import { formSession } from "./form.js";
-import type { Lever } from "./levers.js";
+import type { Lever } from "./lever.js";
 import { leversOf } from "./levers.js";
 import type { SessionPlan } from "./finish.js";
 import { finishSession, ratesOf } from "./finish.js";

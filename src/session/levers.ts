@@ -1,18 +1,9 @@
 import { dropoutStreams } from "../step/forward.js";
 import { streamPrefix } from "../step/inputs.js";
 import type { SessionPlan } from "./finish.js";
+import type { Lever } from "./lever.js";
 import { diskLevers } from "./place.js";
 import type { SessionOptions } from "./types.js";
-
-/** A change of a session that makes it smaller, beside what it recomputes. */
-export interface Lever {
-  readonly name: string;
-  /** What it does, in words for the plan. */
-  readonly what: string;
-  /** Whether the numbers of the run stay the same to the last bit. */
-  readonly exact: boolean;
-  apply(options: SessionOptions): SessionOptions;
-}
 
 /**
  * The ways to pull levers, that without any first; those that change numbers beyond rounding only where that is

@@ -10,7 +10,7 @@ import { compileDecoder } from "../storage/decoder.js";
 import { storageFormat } from "../storage/registry.js";
 import { initialValues } from "../methods/initial.js";
 import { streamPrefix } from "../step/inputs.js";
-import type { SessionPlan } from "./plan.js";
+import type { SessionPlan } from "./finish.js";
 
 type BytesOf = (name: string) => Uint8Array;
 
@@ -39,7 +39,7 @@ export async function loadTensors(plan: SessionPlan, weights: WeightSource, targ
     if (tensor.initial.kind === "prepared") bytesOf(tensor.name).fill(0xff);
     else write({ ...tensor, data: initialValues(tensor, options.seed) }, bytesOf(tensor.name));
   }
-  await prepareMethods(plan, target);
+  await prepareMethods(plan, weights, target);
   if (options.methods?.prepares === true) copyMasters(plan, bytesOf);
   else await readMasters(plan, weights, bytesOf);
 }
@@ -88,7 +88,11 @@ function write(value: Tensor, bytes: Uint8Array): void {
 }
 
 /** Lets methods read and change base weights in place, and set their own tensors. */
-async function prepareMethods({ options, leaves }: SessionPlan, target: LoadTarget): Promise<void> {
+async function prepareMethods(
+  { options, leaves }: SessionPlan,
+  weights: WeightSource,
+  target: LoadTarget,
+): Promise<void> {
   const { bytes: bytesOf, stored } = target;
   const { methods, definition, seed } = options;
   if (methods?.prepares !== true) return;
@@ -101,6 +105,11 @@ async function prepareMethods({ options, leaves }: SessionPlan, target: LoadTarg
       const values = new Float32Array(elements(must(leaves.get(name), `tensor ${name}`).shape));
       compileDecoder(storageFormat(formatOf(name)))(bytesOf(name), values);
       return Promise.resolve(values);
+    },
+    original: async (name) => {
+      const values = new Float32Array(elements(must(leaves.get(name), `tensor ${name}`).shape));
+      await weights.readInto(name, new Uint8Array(values.buffer), "f32");
+      return values;
     },
     replace: (name, values) => {
       const { encode } = storageFormat(formatOf(name));

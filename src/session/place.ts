@@ -2,7 +2,7 @@ import type { Node } from "../ir/node.js";
 import { leafAttributes } from "../ops/leaves.js";
 import type { Schedule } from "../passes/schedule.js";
 import type { Streaming } from "../passes/place.js";
-import type { Lever } from "./levers.js";
+import type { Lever } from "./lever.js";
 import type { SessionOptions } from "./types.js";
 
 /** Which tensors of a session lie on disk, and how they are read while a program runs. */

@@ -113,8 +113,14 @@ export class RunningSession implements Session {
     const seconds = (performance.now() - started) / 1000;
     const differences = this.#differences(last);
     const estimate = differences.length === 0 ? {} : { differences };
-    if (options.clip === undefined) return { loss, seconds, ...estimate };
-    return { loss, seconds, ...estimate, gradientNorm: this.#output(last, "gradientNorm") };
+    const regularised = options.methods?.regularise !== undefined;
+    return {
+      loss,
+      seconds,
+      ...estimate,
+      ...(regularised ? { regularisation: this.#output(last, "regularisation") } : {}),
+      ...(options.clip === undefined ? {} : { gradientNorm: this.#output(last, "gradientNorm") }),
+    };
   }
 
   async apply(sums: ReadonlyMap<string, number>, { rate, step }: { rate: number; step: number }): Promise<void> {

@@ -9,7 +9,7 @@ import type { Optimizer } from "../optim/types.js";
 import type { Shape } from "../ir/shape.js";
 import type { DType } from "../ir/dtype.js";
 import type { Rates } from "../plan/predict.js";
-import type { Lever } from "./levers.js";
+import type { Lever } from "./lever.js";
 import type { PlaceOptions } from "./place.js";
 
 export type TargetName = "c" | "interpret";
@@ -77,6 +77,8 @@ export interface StepResult {
   readonly loss: number;
   /** Present with clipping. */
   readonly gradientNorm?: number;
+  /** Present where methods add a term to the loss: the term, before the update; `loss` is without it. */
+  readonly regularisation?: number;
   /**
    * Present with a zeroth-order estimator: the difference of the losses along each direction. Where one is not finite,
    * the step was skipped.

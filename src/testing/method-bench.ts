@@ -108,6 +108,7 @@ export class MethodBench {
       seed: this.#options.seed ?? 1,
       format: () => this.#options.format ?? "f32",
       read: (name) => Promise.resolve(must(values.get(name), name).slice()),
+      original: (name) => Promise.resolve(must(values.get(name), name).slice()),
       replace: (name, replaced) => {
         values.set(name, replaced);
         return Promise.resolve();

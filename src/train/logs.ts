@@ -12,6 +12,8 @@ export interface StepRecord {
   readonly seconds: number;
   readonly tokens: number;
   readonly gradientNorm?: number;
+  /** What methods add to the loss. */
+  readonly regularisation?: number;
   /** Differences of losses of a zeroth-order step. */
   readonly differences?: readonly number[];
 }

@@ -146,7 +146,8 @@ class TrainingLoop {
     const first = this.step * options.accumulate;
     const micro = Array.from({ length: options.accumulate }, (_, index) => batches.batch(first + index));
     const rate = highest * factor(this.step);
-    const { loss, seconds, gradientNorm, differences } = await this.session.step(micro, { rate, step: this.step });
+    const done = await this.session.step(micro, { rate, step: this.step });
+    const { loss, seconds, gradientNorm, regularisation, differences } = done;
     const step = this.step + 1;
     this.skipped = differences?.every(Number.isFinite) === false ? this.skipped + 1 : 0;
     const broken = this.skipped === 0 ? !Number.isFinite(loss) : step === 1 || this.skipped >= mostSkipped;
@@ -156,7 +157,10 @@ class TrainingLoop {
     this.losses.push(loss);
     this.stepSeconds.push(seconds);
     const norm = gradientNorm === undefined ? {} : { gradientNorm };
-    const estimate = differences === undefined ? {} : { differences };
+    const estimate = {
+      ...(differences === undefined ? {} : { differences }),
+      ...(regularisation === undefined ? {} : { regularisation }),
+    };
     await this.logs.step({ step, loss, rate, seconds, tokens: this.tokens, ...norm, ...estimate });
     const tokensPerSecond = this.tokens / seconds;
     this.events.onStep?.({ step, steps: loop.steps, loss, rate, seconds, tokensPerSecond, ...norm });

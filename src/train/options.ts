@@ -11,7 +11,7 @@ import type { Schedule } from "../optim/schedules.js";
 import { schedule } from "../optim/schedules.js";
 import type { SavedPolicy } from "../passes/saved.js";
 import { usableCores } from "../runtime/platform.js";
-import type { Lever } from "../session/levers.js";
+import type { Lever } from "../session/lever.js";
 import { processBytes } from "../session/overhead.js";
 import type { SessionOptions, TargetName } from "../session/types.js";
 

@@ -1,11 +1,12 @@
 import { join } from "node:path";
 import type { RunConfig } from "../config/schema.js";
+import { defaultSteps } from "../config/schema.js";
 import { methodSelections } from "../config/selection.js";
 import { ThimbleError } from "../errors.js";
 import type { PeftAdapter } from "../io/peft.js";
 import { readPeft } from "../io/peft.js";
 import type { ComposedMethods, MethodSelection } from "../methods/compose.js";
-import { composeMethods } from "../methods/compose.js";
+import { composeMethods, withRunDefaults } from "../methods/compose.js";
 import type { ModelDefinition } from "../models/types.js";
 import type { Session } from "../session/types.js";
 import { adapterFolder } from "./adapter-folder.js";
@@ -23,7 +24,8 @@ export interface RunMethods {
 
 /** Composes the methods that the settings select; with an adapter, its settings stand beneath the given ones. */
 export async function composeRun(config: RunConfig, model: ModelDefinition): Promise<RunMethods> {
-  const selections = methodSelections(config);
+  const run = { steps: config.steps ?? defaultSteps };
+  const selections = methodSelections(config).map((selection) => withRunDefaults(selection, run));
   if (config.adapter === undefined) {
     return { methods: composeMethods(selections, model), selections, notices: [] };
   }

@@ -3,7 +3,7 @@ import type { ModelDefinition } from "../../models/types.js";
 import { drawUniform } from "../initial.js";
 import { foldedForm } from "../low-rank/peft.js";
 import type { HostTensors, PeftForm } from "../types.js";
-import type { PacaConfig, PacaTarget } from "./index.js";
+import type { PacaConfig, PacaTarget } from "./config.js";
 
 /** Different columns of a layer, uniformly without replacement, ascending: a function of the seed and the layer's name. */
 export function chooseColumns(seed: number, { spec, columns }: PacaTarget): number[] {

@@ -8,7 +8,7 @@ import { MethodBench } from "../../testing/method-bench.js";
 import { checkMethodBattery } from "../../testing/methods.js";
 import { toyModel } from "../../testing/toy-model.js";
 import { composeMethods } from "../compose.js";
-import type { PacaTarget } from "./index.js";
+import type { PacaTarget } from "./config.js";
 import { chooseColumns } from "./columns.js";
 
 const selection = { id: "paca", settings: { r: 3, alpha: 5 } };

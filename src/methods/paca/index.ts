@@ -1,35 +1,11 @@
-import { z } from "zod";
-import { ThimbleError } from "../../errors.js";
-import type { LinearSpec } from "../../models/types.js";
 import { cast, multiply, add } from "../../ops/arithmetic.js";
 import { gatherColumns } from "../../ops/columns.js";
 import { dot } from "../../ops/dot.js";
 import { weightOf } from "../../models/parameters.js";
 import { defineMethod } from "../define.js";
-import { matchTargets, targetSettings } from "../targets.js";
-import type { AdapterTensor, FixedTensor } from "../types.js";
+import { matchTargets } from "../targets.js";
 import { chooseColumns, mergeColumns, selectorForm } from "./columns.js";
-
-const config = z.strictObject({
-  r: z.int().min(1).max(65536).default(16).describe("Input columns of each chosen weight that train"),
-  alpha: z.number().positive().default(64).describe("Numerator of the scale of the trained change: alpha / r"),
-  seed: z.int().min(0).default(0).describe("Seed of the choice of columns, which is thus the same in every run"),
-  ...targetSettings,
-});
-
-export type PacaConfig = z.infer<typeof config>;
-
-/** A layer with the columns that train in it. */
-export interface PacaTarget {
-  readonly spec: LinearSpec;
-  readonly scale: number;
-  /** D [out, r]: W'[:, columns] = W[:, columns] + scale D. */
-  readonly delta: AdapterTensor;
-  /** i32 [r], ascending. */
-  readonly columns: FixedTensor;
-  /** i32 [in]: the place of each column in `columns`, r where it is not in it. */
-  readonly places: FixedTensor;
-}
+import { pacaConfig, targetOf } from "./config.js";
 
 /** PaCA: some randomly chosen columns of each frozen weight train, as a gathered overlay. */
 export const paca = defineMethod({
@@ -39,7 +15,7 @@ export const paca = defineMethod({
   year: 2025,
   summary: "Trains randomly chosen input columns of each linear layer; of its input only these are kept for backward.",
   fills: ["prepare", "linear", "export"],
-  config,
+  config: pacaConfig,
   resolve: (settings, model) => {
     const targets = matchTargets("paca", model, settings).map((spec) => targetOf(settings, spec));
     const byPath = new Map(targets.map((target) => [target.spec.path, target]));
@@ -72,7 +48,10 @@ export const paca = defineMethod({
           if (target === undefined) return next(x);
           const taken = gatherColumns(x, context.fixed(target.columns), context.fixed(target.places));
           const scaled = cast(multiply(cast(taken, "f32"), target.scale), x.dtype);
-          return add(next(x), dot(context.operand(spec, scaled), cast(context.trainable(target.delta), x.dtype), { transposeB: true }));
+          return add(
+            next(x),
+            dot(context.operand(spec, scaled), cast(context.trainable(target.delta), x.dtype), { transposeB: true }),
+          );
         },
       },
       learningRate: 1e-4,
@@ -86,29 +65,3 @@ export const paca = defineMethod({
     };
   },
 });
-
-function targetOf({ r, alpha }: PacaConfig, spec: LinearSpec): PacaTarget {
-  const { path, inputs, outputs, block } = spec;
-  if (r > inputs) {
-    throw new ThimbleError("paca-columns", "A layer has fewer inputs than columns are to train", {
-      where: "paca.r",
-      given: `${r} for ${path}`,
-      expected: `1 to ${inputs}`,
-    });
-  }
-  return {
-    spec,
-    scale: alpha / r,
-    delta: {
-      name: `${path}.paca_delta`,
-      shape: [outputs, r],
-      dtype: "f32",
-      initial: { kind: "zeros" },
-      rateFactor: 1,
-      decay: true,
-      block,
-    },
-    columns: { name: `${path}.paca_indices`, shape: [r], dtype: "i32" },
-    places: { name: `${path}.paca_places`, shape: [inputs], dtype: "i32" },
-  };
-}

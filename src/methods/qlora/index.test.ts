@@ -153,10 +153,10 @@ describe("the maths", () => {
       weight: () => packed,
       bias: () => undefined,
       operand: (_spec, value) => value,
-    uniform: () => {
-      throw new Error("not in training");
-    },
-    dropout: (value) => value,
+      uniform: () => {
+        throw new Error("not in training");
+      },
+      dropout: (value) => value,
     };
     const y = composed.linear(context, spec, x, (value) => dot(value, packed, { transposeB: true }));
     const [a, b] = ["l.lora_A.weight", "l.lora_B.weight"].map((name) => must(adapters.get(name), name)) as [Node, Node];

@@ -91,6 +91,7 @@ export async function mergedTensors(
         seed,
         format: (name) => weights.tensor(name).storageFormat,
         read,
+        original: (name) => readWeight(weights, name),
         replace: (name, values) => replaced.put(name, values),
         // The adapter's own values stand for the start values that preparation gives.
         set: () => undefined,
