@@ -57,8 +57,9 @@ async function measurePyTorch(row: Row, variant: string, rig: Rig): Promise<Resu
 }
 
 /** The yardstick's settings of the methods whose own defaults are others. */
-const methodSettings: Readonly<Partial<Record<Row["method"], Readonly<Record<string, string>>>>> = {
-  mezo: { lr: "1e-6" },
+const methodFlags: Readonly<Partial<Record<Row["method"], readonly string[]>>> = {
+  mezo: ["--lr", "1e-6"],
+  qlora: ["--set", "qlora.r=16", "--set", "qlora.alpha=32"],
 };
 
 const budgetKey = "memoryBudget";
@@ -72,11 +73,15 @@ async function measureThimble(row: Row, variant: string, rig: Rig): Promise<Resu
   const settings = {
     model: `file:${rig.data}/smollm2`,
     data: `tokens:${rig.data}/tokens.u16`,
-    ...(method === "forward" ? {} : { method, lr: "1e-4", ...methodSettings[method] }),
+    ...(method === "forward" ? {} : { method }),
+    ...(method === "forward" || method === "mezo" ? {} : { lr: "1e-4" }),
     ...{ dtype, batch, seq, steps: rig.steps, threads: rig.threads, "save-every": 0, out: join(folder, "run") },
     ...(variant === "min" ? { "memory-budget": "min" } : {}),
   };
-  const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const flags = [
+    ...Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]),
+    ...(methodFlags[method] ?? []),
+  ];
   const program =
     method === "forward"
       ? ["--import", "tsx", forwardProgram, JSON.stringify(settings)]

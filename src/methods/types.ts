@@ -167,9 +167,9 @@ export interface CollectContext {
   /** All that train in the step, by name, in the order of their updates. */
   readonly tensors: ReadonlyMap<string, UpdatedTensor>;
   /** Declares an f32 tensor that persists from step to step, zeros at first, and returns what it held before this one. */
-  state(name: string, shape: Shape): Node;
+  readonly state: (name: string, shape: Shape) => Node;
   /** One of the method's `scalars`, f32 []. */
-  scalar(name: string): Node;
+  readonly scalar: (name: string) => Node;
 }
 
 /** What follows from the updates of a step. */

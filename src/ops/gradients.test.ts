@@ -17,6 +17,7 @@ import { erf } from "./erf.js";
 import { gatherColumns } from "./columns.js";
 import { cumulativeSum } from "./cumulative-sum.js";
 import { gather, scatterAdd, scatterWrite } from "./gather.js";
+import { savedAs, savedRows } from "./saved.js";
 import { symmetricEigen } from "./symmetric-eigen.js";
 import { topK } from "./top-k.js";
 import * as layout from "./layout.js";
@@ -113,6 +114,13 @@ const cases: readonly Case[] = [
     build: gatherColumns,
   },
   unary("cumulativeSum", cumulativeSum),
+  unary("savedAs", (x) => math.exp(savedAs(math.sin(x), math.sin(math.multiply(x, 1)), []))),
+  ...[false, true].map((transposeB) => ({
+    op: "savedRows",
+    name: `all rows in another order, ${transposeB ? "A Bᵀ" : "A B"}`,
+    inputs: [grid, { shape: transposeB ? [2, 4] : [4, 2] }, integers([2, 0, 1])],
+    build: (x: Node, w: Node, ids: Node) => dot(savedRows(x, gather(x, ids), ids), w, { transposeB }),
+  })),
   { op: "scatterAdd", inputs: [grid, integers([2, 0, 2, 7]), { shape: [4, 4] }], build: scatterAdd },
   ...(["largest", "smallest", "magnitude"] as const).map((by) => ({
     op: "topK",

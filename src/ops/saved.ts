@@ -7,7 +7,7 @@ const passOn = ({ outputs }: GradientContext): readonly Node[] => [must(outputs[
 
 /**
  * A value of which backward reads something else: inputs are the value, what backward reads instead (of its shape), and
- * what of that the forward pass makes and keeps. Derivatives of what is computed from the value are taken at the other
+ * what of that the forward pass makes and keeps. Derivatives of the ops that read the value itself are taken at the other
  * (see `gradients`). Nothing of it is left after differentiation: it is the value.
  */
 export const savedAsOp: OpDefinition = Object.freeze<OpDefinition>({

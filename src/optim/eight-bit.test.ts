@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { Graph } from "../ir/node.js";
+import { drawNormal } from "../methods/initial.js";
 import { tensor } from "../ir/tensor.js";
 import { add, multiply, subtract } from "../ops/arithmetic.js";
 import { leaf } from "../ops/leaves.js";
@@ -110,7 +111,7 @@ describe("8-bit states", () => {
   });
 
   test("have the errors of their maps: the largest, and the mean on normal blocks", () => {
-    const normal = noise(16384, 3);
+    const normal = [...drawNormal(3, "states", 16384)];
     const blocks = Array.from({ length: 64 }, (_, block) => largest(normal.slice(block * 256, block * 256 + 256)));
     for (const [signed, bound] of [
       [true, 0.0071],

@@ -8,6 +8,7 @@ import { elements } from "../ir/shape.js";
 import { linearCrossEntropyGradientOp } from "../ops/cross-entropy.js";
 import { leafOp } from "../ops/leaves.js";
 import type { Kernel } from "./kernels.js";
+import { storageOf } from "./kernels.js";
 
 /**
  * What a training step keeps for its backward pass.
@@ -45,6 +46,8 @@ export interface ForwardValues {
   readonly read: ReadonlySet<Node>;
   /** What the kernel of the loss and its gradient reads: the forward pass ends there, so all of it is at hand. */
   readonly atLoss: ReadonlySet<Node>;
+  /** What forward makes for backward alone. */
+  readonly saved: ReadonlySet<Node>;
 }
 
 /** Splits the kernels of a training program at its loss. */
@@ -61,7 +64,7 @@ export function forwardValues(program: Program, kernels: readonly Kernel[]): For
     if (!forward.has(kernel)) for (const input of kernel.inputs) if (producers.has(input)) read.add(input);
   }
   const atLoss = new Set(kernels.filter(isLossGradient).flatMap((kernel) => kernel.inputs));
-  return { forward, producers, read, atLoss };
+  return { forward, producers, read, atLoss, saved: new Set((program.saved ?? []).map(storageOf)) };
 }
 
 /** Splits the kernels at the loss and decides, value by value, what backward recomputes. */
@@ -77,9 +80,10 @@ export function planSaved(
 }
 
 /** What a policy makes again. */
-export function policyValues({ forward, producers, read, atLoss }: ForwardValues, policy: SavedPolicy): Set<Node> {
+export function policyValues(values: ForwardValues, policy: SavedPolicy): Set<Node> {
+  const { forward, producers, atLoss } = values;
   if (policy === "all") return new Set();
-  const recomputed = policy === "cheap" ? cheapToMake(read, producers) : insideBlocks(producers, forward);
+  const recomputed = policy === "cheap" ? cheapToMake(values) : insideBlocks(producers, forward);
   for (const input of atLoss) recomputed.delete(input);
   return recomputed;
 }
@@ -90,15 +94,25 @@ function isLossGradient(kernel: Kernel): boolean {
 
 const bytesOf = (node: Node): number => elements(node.shape) * sizeOf(node.dtype);
 
-/** Generated values whose inputs are kept or made again anyway; row statistics are too small to be worth it. */
-function cheapToMake(read: ReadonlySet<Node>, producers: ReadonlyMap<Node, Kernel>): Set<Node> {
+/**
+ * Generated values whose inputs are kept or made again anyway; row statistics are too small to be worth it. Of what is
+ * made for backward instead of a value, that value is made again too, where it is cheap itself.
+ */
+function cheapToMake({ read, producers, saved }: ForwardValues): Set<Node> {
   const largest = Math.max(0, ...[...read].map(bytesOf));
   const recomputed = new Set<Node>();
   const available = (node: Node): boolean => node.op === leafOp || read.has(node);
   for (const node of [...read].sort((a, b) => b.id - a.id)) {
     const kernel = must(producers.get(node), "producer");
     if (kernel.kind !== "loops" || bytesOf(node) * 32 < largest) continue;
-    if (kernel.inputs.every(available)) recomputed.add(node);
+    // Small values, such as the scales of rows, are kept for it.
+    const isSmall = (input: Node): boolean => saved.has(node) && bytesOf(input) * 32 < largest;
+    const missing = kernel.inputs.filter((input) => !available(input) && !isSmall(input));
+    const makeable = (input: Node): boolean => {
+      const maker = producers.get(input);
+      return saved.has(node) && maker?.kind === "loops" && maker.inputs.every(available);
+    };
+    if (missing.every(makeable)) for (const made of [node, ...missing]) recomputed.add(made);
   }
   return recomputed;
 }

@@ -74,13 +74,18 @@ export function buildForward(
   const own: ForwardContext = { ...base, parameter, ...(attention === undefined ? {} : { attention }) };
   const replace = (tensor: AdapterTensor, node: Node): Node =>
     isActive(tensor) ? (options.replace?.(tensor.name, node) ?? node) : node;
-  const collected = new AdapterLeaves(graph, definition, methods, parameter, scalars, replace);
+  const saved: AdaptContext["operand"] = (spec, x) =>
+    methods === undefined || !isActive(spec) ? x : methods.saved(collected, spec, x);
+  const collected = new AdapterLeaves(graph, definition, saved, parameter, scalars, replace);
   const context: ForwardContext = {
     ...own,
     linear: (spec, x) =>
       methods === undefined
         ? plainLinear(own, spec, x)
-        : methods.linear(collected, spec, x, (below) => plainLinear(own, spec, collected.operand(spec, below))),
+        : methods.linear(collected, spec, x, (below) => {
+            const trains = methods.trains(weightOf(spec));
+            return plainLinear(own, spec, trains ? collected.operand(spec, below) : below);
+          }),
   };
   const result = definition.forward(context, inputs);
   return { result, parameters, adapters: collected.adapters, fixed: collected.fixedLeaves };
@@ -95,7 +100,7 @@ class AdapterLeaves implements AdaptContext {
   constructor(
     readonly graph: Graph,
     readonly model: ModelDefinition,
-    private readonly methods: ComposedMethods | undefined,
+    private readonly saved: AdaptContext["operand"],
     private readonly parameter: (spec: ParameterSpec) => Node,
     private readonly scalars: StepScalars | "refuse" | undefined,
     private readonly replace: (tensor: AdapterTensor, leaf: Node) => Node,
@@ -123,8 +128,7 @@ class AdapterLeaves implements AdaptContext {
   }
 
   operand(spec: LinearSpec, x: Node): Node {
-    if (this.methods === undefined || this.scalars === undefined || this.scalars === "refuse") return x;
-    return this.methods.saved(this, spec, x);
+    return this.scalars === undefined || this.scalars === "refuse" ? x : this.saved(spec, x);
   }
 
   uniform(shape: Shape, place: string): Node {

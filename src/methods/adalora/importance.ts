@@ -1,12 +1,9 @@
 import { must } from "../../errors.js";
 import type { Node } from "../../ir/node.js";
-import { absolute, add, cast, less, multiply, select, subtract } from "../../ops/arithmetic.js";
-import { concatenate } from "../../ops/concatenate.js";
-import { scatterWrite } from "../../ops/gather.js";
-import { reshape, slice } from "../../ops/layout.js";
-import { constant, iota } from "../../ops/leaves.js";
+import { absolute, add, less, multiply, select, subtract } from "../../ops/arithmetic.js";
+import { reshape } from "../../ops/layout.js";
 import { reduceMean } from "../../ops/reduce.js";
-import { topK } from "../../ops/top-k.js";
+import { maskAllBut } from "../ranking.js";
 import type { AdapterTensor, CollectContext, Collected } from "../types.js";
 import type { AdaloraTarget } from "./config.js";
 
@@ -28,13 +25,13 @@ export function collectImportance(context: CollectContext, targets: readonly Ada
     );
     return add(ofVectors, reshape(must(lambda, "lambda"), [target.rank]));
   });
-  const masks = context.variant === choosing ? keepBest(context, scores) : undefined;
+  const masks = context.variant === choosing ? maskAllBut(context.scalar("budget"), scores) : undefined;
   const values = new Map<string, Node>();
   targets.forEach(({ lambda, rank }, layer) => {
     const { after } = must(context.tensors.get(lambda.name), lambda.name);
     const name = `${lambda.name}.masked`;
     const before = context.state(name, [rank, 1]);
-    const chosen = masks?.[layer];
+    const chosen = masks && reshape(must(masks[layer], "mask"), [rank, 1]);
     // Between two choices masked values may grow again, until the last choice is held.
     const masked = chosen ?? multiply(before, context.scalar("holds"));
     values.set(lambda.name, select(less(0, masked), 0, after));
@@ -56,22 +53,4 @@ function importanceOf(context: CollectContext, { name, shape }: AdapterTensor, s
   const sensitivity = towards("sensitivity", now, context.scalar("gain1"));
   const uncertainty = towards("uncertainty", absolute(subtract(now, sensitivity)), context.scalar("gain2"));
   return multiply(sensitivity, uncertainty);
-}
-
-/** By layer, [r, 1] each: 0 for the best of all scores, as many as the budget, and 1 for the others. */
-function keepBest(context: CollectContext, scores: readonly Node[]): Node[] {
-  const { graph } = context;
-  const line = concatenate(scores);
-  const count = must(line.shape[0], "triplets");
-  const { places } = topK(line, { count, by: "largest", order: "rank" });
-  const rank = cast(iota(graph, [count, 1], 0), "f32");
-  const losing = select(less(rank, context.scalar("budget")), constant(graph, 0, [count, 1]), 1);
-  const masked = scatterWrite(constant(graph, 0, [count, 1]), places, losing);
-  let start = 0;
-  return scores.map(({ shape }) => {
-    const rows = must(shape[0], "rank");
-    const own = slice(masked, [start, 0], [rows, 1]);
-    start += rows;
-    return own;
-  });
 }

@@ -1,11 +1,11 @@
-import { weightOf } from "../../models/parameters.js";
 import type { Node } from "../../ir/node.js";
 import { add, multiply } from "../../ops/arithmetic.js";
 import { reshape } from "../../ops/layout.js";
 import { defineMethod } from "../define.js";
+import { correctionClaims } from "../low-rank/claims.js";
 import { dropInput, lowRankProduct } from "../low-rank/forward.js";
 import { mergeDelta } from "../low-rank/merge.js";
-import type { AdaptContext, Claim } from "../types.js";
+import type { AdaptContext } from "../types.js";
 import type { AdaloraTarget } from "./config.js";
 import { adaloraConfig, adaloraTargets, settled } from "./config.js";
 import { foldedTensors, loraForm } from "./export.js";
@@ -32,7 +32,10 @@ export const adalora = defineMethod({
     return {
       id: "adalora",
       config,
-      claims: claims(targets),
+      claims: [
+        ...correctionClaims(targets),
+        { resource: "trainable-set", exclusive: true, reason: "scores the triplets of all layers in every step" },
+      ],
       slots: {
         linear: (context, spec, x, next) => {
           const target = byPath.get(spec.path);
@@ -65,18 +68,4 @@ function delta(context: AdaptContext, target: AdaloraTarget, x: Node, dropout: n
   const p = context.trainable(target.b);
   const lambda = reshape(context.trainable(target.lambda), [1, target.rank]);
   return lowRankProduct(dropped, q, p, multiply(lambda, target.scale));
-}
-
-function claims(targets: readonly AdaloraTarget[]): Claim[] {
-  const tensors = targets.map(({ spec }) => weightOf(spec).name);
-  return [
-    {
-      resource: "base-weights",
-      exclusive: true,
-      tensors,
-      reason: "trains a correction of weights that stay as they are",
-    },
-    { resource: "weight-delta", exclusive: false, tensors, reason: "adds a low-rank term" },
-    { resource: "trainable-set", exclusive: true, reason: "scores the triplets of all layers in every step" },
-  ];
 }

@@ -1,6 +1,6 @@
-import { weightOf } from "../../models/parameters.js";
 import type { ModelDefinition } from "../../models/types.js";
 import { defineMethod } from "../define.js";
+import { correctionClaims } from "../low-rank/claims.js";
 import { mergedFactor } from "../low-rank/magnitude.js";
 import { mergeDelta } from "../low-rank/merge.js";
 import type { Claim, ResolvedMethod } from "../types.js";
@@ -52,20 +52,8 @@ export function resolveLora(config: LoraConfig, model: ModelDefinition, owner = 
 }
 
 function claims(config: LoraConfig, targets: readonly LoraTarget[]): Claim[] {
-  const tensors = targets.map(({ spec }) => weightOf(spec).name);
-  const pissa = pissaIterations(config) !== undefined;
-  return [
-    {
-      resource: "base-weights",
-      exclusive: true,
-      tensors,
-      reason: pissa ? "replaces them by their PiSSA residual" : "trains a correction of weights that stay as they are",
-    },
-    {
-      resource: "weight-delta",
-      exclusive: config.dora,
-      tensors,
-      reason: config.dora ? "scales each row by the norm of the whole changed weight" : "adds a low-rank term",
-    },
-  ];
+  return correctionClaims(targets, {
+    ...(pissaIterations(config) === undefined ? {} : { base: "replaces them by their PiSSA residual" }),
+    alone: config.dora ? "scales each row by the norm of the whole changed weight" : undefined,
+  });
 }

@@ -12,7 +12,7 @@ import { integerBits, integerId } from "../../storage/integer.js";
 import { defineMethod } from "../define.js";
 import { matchTargets, targetSettings } from "../targets.js";
 import type { AdaptContext, AdapterTensor } from "../types.js";
-import { dequantise, quantise } from "./quantise.js";
+import { dequantise, quantise } from "../../storage/uniform.js";
 
 const config = z.strictObject({
   bits: z.literal(integerBits).default(4).describe("Bits of an integer"),
@@ -65,7 +65,7 @@ export const peqa = defineMethod({
       claims: [
         { resource: "base-format", exclusive: true, tensors, reason: "packs them into integers" },
         { resource: "base-weights", exclusive: false, tensors, reason: "freezes their integers" },
-        { resource: "weight-delta", exclusive: false, tensors, reason: "trains their scales" },
+        { resource: "weight-delta", exclusive: true, tensors, reason: "computes with integers and their scales" },
       ],
       slots: {
         format: ({ name }) => {

@@ -1,16 +1,20 @@
 import { describe, expect, test } from "vitest";
 import { gradients } from "../../autodiff/gradients.js";
 import { must } from "../../errors.js";
+import type { Node } from "../../ir/node.js";
 import { Graph } from "../../ir/node.js";
+import type { Tensor } from "../../ir/tensor.js";
 import { multiply } from "../../ops/arithmetic.js";
 import { dot } from "../../ops/dot.js";
 import { reduceSum, reshape } from "../../ops/layout.js";
 import { leaf } from "../../ops/leaves.js";
 import { savedRows } from "../../ops/saved.js";
-import { planOnly } from "../../session/open.js";
+import { formKernels } from "../../passes/pipeline.js";
+import { blockOf, forwardValues } from "../../passes/saved.js";
+import { buildTraining } from "../../step/build.js";
 import { evaluate } from "../../targets/interpret/evaluate.js";
 import { MethodBench } from "../../testing/method-bench.js";
-import { checkTrainingBattery, trainedModel, trainingOptions } from "../../testing/method-training.js";
+import { checkTrainingBattery, runTraining, trainedModel, trainingOptions } from "../../testing/method-training.js";
 import { checkMethodBattery } from "../../testing/methods.js";
 import { toyModel } from "../../testing/toy-model.js";
 import type { MethodSelection } from "../compose.js";
@@ -25,7 +29,11 @@ const full = { id: "full", settings: {} };
 
 checkMethodBattery({ title: "WTA-CRS, exact where all rows are kept", selection: wta() });
 checkTrainingBattery({ title: "WTA-CRS alone", selection: [wta()] });
-checkTrainingBattery({ title: "WTA-CRS with LoRA", selection: [lora, wta({ sampling_ratio: 0.5 })] });
+checkTrainingBattery({
+  title: "WTA-CRS with LoRA",
+  selection: [lora, wta({ sampling_ratio: 0.5 })],
+  variants: { "two micro-batches a step": { accumulate: 2 } },
+});
 checkTrainingBattery({ title: "WTA-CRS with full tuning", selection: [wta({ sampling_ratio: 0.5 }), full] });
 
 const [rows, inputs, outputs] = [40, 5, 4];
@@ -43,7 +51,7 @@ interface Layer {
   readonly dx: readonly number[];
   readonly exact: readonly number[];
   /** dW of one draw, with the number of winners. */
-  estimate(draw: number): { readonly dw: readonly number[]; readonly winners: number };
+  readonly estimate: (draw: number) => { readonly dw: readonly number[]; readonly winners: number };
 }
 
 /** y = x Wᵀ under given gradients dy, with dW from a sample. */
@@ -66,7 +74,7 @@ function layer(tail: number | undefined, options: SampleOptions): Layer {
   const run = (nodes: readonly (typeof y)[], draw: number) =>
     evaluate(
       nodes,
-      new Map([x, w, dy, [draws[0], { ...draws[1], data: drawUniform(draw, "u", options.count) }]]),
+      new Map<Node, Tensor>([x, w, dy, [draws[0], { ...draws[1], data: drawUniform(draw, "u", options.count) }]]),
       "f64",
     ).map(({ data }) => [...data]);
   const [forward, expected, back, backExpected, exact] = run([y, plain, dx, dxPlain, dwPlain], 1);
@@ -144,6 +152,52 @@ describe("a sample of rows", () => {
     expect(ratio(undefined)).toBeLessThan(1.05);
   });
 
+  test("finds the least squares that the largest rows alone, unscaled, miss", () => {
+    const count = 12;
+    const x = inputRows(undefined);
+    const y = drawNormal(5, "y", rows);
+    const row = (at: number): number[] => x.slice(at * inputs, (at + 1) * inputs);
+    const miss = (w: readonly number[], at: number): number =>
+      row(at).reduce((sum, value, place) => sum + value * w[place]!, 0) - y[at]!;
+    const loss = (w: readonly number[]): number =>
+      Array.from({ length: rows }, (_, at) => miss(w, at) ** 2).reduce((a, b) => a + b) / rows;
+    const graph = new Graph();
+    const [node, draws] = [
+      leaf(graph, { name: "x", role: "input", shape: [rows, inputs], dtype: "f32" }),
+      leaf(graph, { name: "u", role: "input", shape: [count], dtype: "f32" }),
+    ];
+    const sample = sampleRows(node, draws, { count, uniformShare: 0 });
+    const all = Array.from({ length: rows }, (_, at) => at);
+    const largest = all.toSorted((a, b) => Math.hypot(...row(b)) - Math.hypot(...row(a))).slice(0, count);
+    const plain = (ids: number[]) => ({ ids, scaled: ids.flatMap(row), total: ids.length });
+    const drawn = (step: number) => {
+      const [ids, scaled] = evaluate(
+        [sample.ids, sample.rows],
+        new Map([
+          [node, { shape: node.shape, dtype: "f32" as const, data: Float32Array.from(x) }],
+          [draws, { shape: [count], dtype: "f32" as const, data: drawUniform(step + 1, "u", count) }],
+        ]),
+      );
+      return { ids: [...ids!.data], scaled: [...scaled!.data], total: rows };
+    };
+    const descend = (rowsAt: (step: number) => ReturnType<typeof drawn>): number => {
+      let w = new Array<number>(inputs).fill(0);
+      for (let step = 0; step < 600; step++) {
+        const { ids, scaled, total } = rowsAt(step);
+        const misses = ids.map((at) => miss(w, at));
+        const rate = 0.3 / (1 + step / 20);
+        w = w.map(
+          (value, place) =>
+            value - (rate * misses.reduce((sum, one, at) => sum + one * scaled[at * inputs + place]!, 0)) / total,
+        );
+      }
+      return loss(w);
+    };
+    const best = descend(() => plain(all));
+    expect(descend(drawn)).toBeLessThan(1.03 * best);
+    expect(descend(() => plain(largest))).toBeGreaterThan(1.1 * best);
+  });
+
   test("takes rows of zeros and of one norm for what they are", () => {
     const graph = new Graph();
     const x = leaf(graph, { name: "x", role: "input", shape: [8, 2], dtype: "f32" });
@@ -181,19 +235,62 @@ describe("WTA-CRS", () => {
     }
   });
 
+  /** What backward reads of what a block's forward pass makes: how often each shape. */
+  function keptShapes(selection: readonly MethodSelection[]): Map<string, number> {
+    const options = trainingOptions({ selection, session: { length: 512, segments: false } });
+    const { programs } = buildTraining({ ...options, activation: "f32" });
+    const { program, kernels } = formKernels(must(programs[0], "program"), undefined);
+    const counts = new Map<string, number>();
+    for (const node of must(forwardValues(program, kernels), "values").read) {
+      const shape = `${node.op.name} ${node.shape.join(" x ")}`;
+      if (blockOf(node) === "blocks.1") counts.set(shape, (counts.get(shape) ?? 0) + 1);
+    }
+    return counts;
+  }
+
   test("keeps its part of the rows of every input, once for layers that share it", () => {
-    const saved = (selection: readonly MethodSelection[]): number =>
-      planOnly(trainingOptions({ selection, session: { saved: "all", evaluate: false, length: 512, segments: false } }))
-        .report.composition.saved;
-    const tokens = 2 * 512;
-    const kept = Math.floor(0.3 * tokens);
     for (const base of [lora, full]) {
-      const without = saved([base]);
-      const withRows = saved([base, wta()]);
-      const { down } = { down: 80 };
-      // What the inputs of down_proj lose: nothing else reads them in backward.
-      const lost = trainedModel.blocks * (tokens - kept) * down * 4;
-      expect(without - withRows).toBeGreaterThan(0.5 * lost);
+      const [dense, sampled] = [keptShapes([base]), keptShapes([base, wta()])];
+      // Inputs of (q, k, v), (gate, up) and down.
+      expect([dense.get("multiply 1024 x 48"), dense.get("multiply 1024 x 80")]).toEqual([2, 1]);
+      const changed = (from: Map<string, number>, to: Map<string, number>): string[] =>
+        [...from].flatMap(([shape, count]) => (count > (to.get(shape) ?? 0) ? [`${count} of ${shape}`] : [])).sort();
+      expect(changed(dense, sampled)).toEqual(["1 of multiply 1024 x 80", "2 of multiply 1024 x 48"]);
+      expect(changed(sampled, dense)).toEqual([
+        "1 of multiply 307 x 80",
+        "2 of multiply 307 x 48",
+        "3 of gather 307 x 1",
+      ]);
+    }
+    expect(Math.abs(307 / 1024 / 0.3 - 1)).toBeLessThan(0.02);
+  });
+
+  test("learns nearly as much as with whole gradients, from eleven of 38 rows", async () => {
+    for (const base of [lora, full]) {
+      const run = (selection: readonly MethodSelection[]) =>
+        runTraining(trainingOptions({ selection }), { to: 30, rate: 0.003 });
+      const [dense, sampled] = [await run([base]), await run([base, wta()])];
+      const start = must(dense.losses[0], "first loss");
+      expect(sampled.losses[0]).toBe(start);
+      expect((start - sampled.evaluation) / (start - dense.evaluation)).toBeGreaterThan(0.85);
+    }
+  });
+
+  test("takes steps with what it says it goes with, in the memory that was planned", async () => {
+    const beside: readonly MethodSelection[] = [
+      { id: "paca", settings: { r: 4 } },
+      { id: "qlora", settings: { r: 4 } },
+      { id: "lisa", settings: { activated_layers: 1 } },
+      { id: "galore", settings: { rank: 4 } },
+      { id: "lora", settings: { r: 4, dora: true, dropout: 0.1 } },
+    ];
+    for (const other of beside) {
+      const { losses, planBytes, arenaBytes } = await runTraining(
+        trainingOptions({ selection: [other, wta({ sampling_ratio: 0.5 })] }),
+        { to: 2, poison: true },
+      );
+      expect(arenaBytes, other.id).toBe(planBytes);
+      expect(losses.every(Number.isFinite), other.id).toBe(true);
     }
   });
 

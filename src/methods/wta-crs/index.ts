@@ -40,7 +40,9 @@ export const wtaCrs = defineMethod({
   config,
   resolve: (settings, model): ResolvedMethod => {
     if (settings.gradient_cache) throw cacheError();
-    const targets = matchTargets("wta-crs", model, settings);
+    const named = settings.target_modules !== "all-linear";
+    // Backward of attention reads its output anyway: a sample of it would only be kept beside it.
+    const targets = matchTargets("wta-crs", model, settings).filter(({ role }) => named || role !== "output");
     const paths = new Set(targets.map(({ path }) => path));
     return {
       id: "wta-crs",
@@ -68,7 +70,7 @@ export const wtaCrs = defineMethod({
         },
       },
       check: (methods) => {
-        checkTrained(methods, targets, settings.target_modules !== "all-linear");
+        checkTrained(methods, targets, named);
       },
       adapters: [],
     };

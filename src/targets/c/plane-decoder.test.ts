@@ -42,6 +42,7 @@ const signedBytes = definePlaneFormat({
 
 const formats: readonly StorageFormat[] = [
   ...["nf4-64-dq", "nf4-64", "fp4-32", "nf4-256-dq", "nf4-4096"].map(storageFormat),
+  ...["int4-64", "int4-48", "int3-64", "int2-96", "int8-24"].map(storageFormat),
   signedBytes,
 ];
 const decoderOf = (format: StorageFormat): Decoder => renderPlaneDecoderC(format, must(format.planes, "planes"));

@@ -10,7 +10,7 @@ import { scalar as s } from "../../ir/scalar.js";
 import { compileScalar } from "../../ir/scalar-javascript.js";
 import { prelude } from "./prelude.js";
 import type { ScalarMode } from "./scalar.js";
-import { literal, renderScalar } from "./scalar.js";
+import { literal, renderScalar, tableSources } from "./scalar.js";
 
 /** Arguments of every test expression: two floats, two i32, two u32, and a bool. */
 const types: readonly ScalarType[] = ["f32", "f32", "i32", "i32", "u32", "u32", "bool"];
@@ -55,7 +55,7 @@ function compile(expressions: readonly Scalar[], mode: ScalarMode, flags: readon
   const folder = mkdtempSync(join(tmpdir(), "thimble-scalar-"));
   try {
     const kernels = expressions.map((expression, index) => source(`kernel_${index}`, expression, mode));
-    writeFileSync(join(folder, "kernels.c"), [prelude, ...kernels].join("\n"));
+    writeFileSync(join(folder, "kernels.c"), [prelude, tableSources(expressions), ...kernels].join("\n"));
     const library = join(folder, "kernels.so");
     const always = ["-std=gnu11", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-shared", "-fPIC"];
     execFileSync("cc", [...always, ...flags, "-o", library, join(folder, "kernels.c"), "-lm"]);
@@ -70,6 +70,7 @@ function compile(expressions: readonly Scalar[], mode: ScalarMode, flags: readon
 
 /** An expression of every operation. */
 const operations: Readonly<Record<string, Scalar>> = {
+  table: s.table([3, -0.5, 1e-7, Infinity, -0, 7, 1 / 3, 2], s.and(i, 7)),
   negate: s.negate(x),
   "negate i32": s.negate(i),
   "negate u32": s.negate(u),

@@ -292,6 +292,16 @@ INLINE float max_lanes(vf v) {
   return x.lane_f[0];
 #endif
 }
+/* table[index], lane by lane; every index must be within the table. */
+INLINE vf gather_f(const float* table, vi index) {
+#if defined(HAS_AVX512)
+  return (vf)_mm512_i32gather_ps((__m512i)index, table, 4);
+#else
+  thimble_lanes x = {.i = index}, y;
+  for (int l = 0; l < 16; l++) y.lane_f[l] = table[x.lane_i[l]];
+  return y.f;
+#endif
+}
 
 
 #ifdef HAS_AVX512
