@@ -166,6 +166,7 @@ const constants: Readonly<Record<string, string>> = {
   multiplyHigh: "works on integers",
   bitcast: "works on bits",
   randomBits: "depends on a key and a place alone",
+  lookup: "takes an index",
   normal: "works on bits",
   attentionBackward: "is a gradient itself; second derivatives are refused",
   linearCrossEntropyGradient: "is a gradient itself; second derivatives are refused",

@@ -67,5 +67,5 @@ function delta(context: AdaptContext, target: AdaloraTarget, x: Node, dropout: n
   const q = context.trainable(target.a);
   const p = context.trainable(target.b);
   const lambda = reshape(context.trainable(target.lambda), [1, target.rank]);
-  return lowRankProduct(dropped, q, p, multiply(lambda, target.scale));
+  return lowRankProduct(context.operand(target.spec, dropped), q, p, multiply(lambda, target.scale));
 }
