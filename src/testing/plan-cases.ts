@@ -1,6 +1,6 @@
 /** Training set-ups whose plans are held against the liveness bound: every family, method, type and policy. */
 import { readFileSync } from "node:fs";
-import { composeMethods } from "../methods/compose.js";
+import { composeMethods, withRunDefaults } from "../methods/compose.js";
 import { describeMethod } from "../methods/describe.js";
 import { methods } from "../methods/registry.js";
 import { fromHuggingFaceConfig } from "../models/registry.js";
@@ -77,31 +77,38 @@ function definitionOf(model: PlanCase["model"]): ModelDefinition {
   return definition;
 }
 
-/** Every combination of these models with all methods, types, policies and ways to sum and clip gradients. */
+/** Whether a method takes a model: PEQA refuses layers that are stored transposed, as GPT-2's are. */
+function takes(method: string, model: PlanCase["model"]): boolean {
+  return method !== "peqa" || definitionOf(model).linears.every(({ transposed }) => !transposed);
+}
+
+/** Every combination of these models with all methods that take them, types, policies and ways to sum and clip gradients. */
 export function planCases(models: readonly PlanCase["model"][]): PlanCase[] {
   const shapes = (model: PlanCase["model"]): (readonly [number, number])[] =>
     isPublished(model) ? [[4, 256], [1, 4096]] : [[2, 16], [1, 64]]; // prettier-ignore
   return models.flatMap((model) =>
-    methods.flatMap(({ id: method }) =>
-      (["f32", "bf16"] as const).flatMap((dtype) =>
-        (["all", "cheap", "block"] as const).flatMap((saved) =>
-          [1, 2].flatMap((accumulate) =>
-            [undefined, 1].flatMap((clip) =>
-              shapes(model).map(([batch, length]): PlanCase => ({
-                model,
-                method,
-                dtype,
-                saved,
-                accumulate,
-                clip,
-                batch,
-                length,
-              })),
+    methods
+      .filter(({ id }) => takes(id, model))
+      .flatMap(({ id: method }) =>
+        (["f32", "bf16"] as const).flatMap((dtype) =>
+          (["all", "cheap", "block"] as const).flatMap((saved) =>
+            [1, 2].flatMap((accumulate) =>
+              [undefined, 1].flatMap((clip) =>
+                shapes(model).map(([batch, length]): PlanCase => ({
+                  model,
+                  method,
+                  dtype,
+                  saved,
+                  accumulate,
+                  clip,
+                  batch,
+                  length,
+                })),
+              ),
             ),
           ),
         ),
       ),
-    ),
   );
 }
 
@@ -123,10 +130,8 @@ function tinySettings(method: string): Record<string, number> {
 export function optionsOf(entry: PlanCase): SessionOptions {
   const { model, method, dtype, saved, accumulate, clip, batch, length } = entry;
   const definition = definitionOf(model);
-  const composed = composeMethods(
-    [{ id: method, settings: isPublished(model) ? {} : tinySettings(method) }],
-    definition,
-  );
+  const selection = { id: method, settings: isPublished(model) ? {} : tinySettings(method) };
+  const composed = composeMethods([withRunDefaults(selection, { steps: 1000 })], definition);
   return {
     definition,
     storedFormat: storedFormats(

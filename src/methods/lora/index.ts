@@ -1,3 +1,4 @@
+import { weightOf } from "../../models/parameters.js";
 import type { ModelDefinition } from "../../models/types.js";
 import { defineMethod } from "../define.js";
 import { correctionClaims } from "../low-rank/claims.js";
@@ -52,8 +53,13 @@ export function resolveLora(config: LoraConfig, model: ModelDefinition, owner = 
 }
 
 function claims(config: LoraConfig, targets: readonly LoraTarget[]): Claim[] {
-  return correctionClaims(targets, {
-    ...(pissaIterations(config) === undefined ? {} : { base: "replaces them by their PiSSA residual" }),
+  const pissa = pissaIterations(config) !== undefined;
+  const base = "replaces them by their PiSSA residual";
+  const claimed = correctionClaims(targets, {
+    ...(pissa ? { base } : {}),
     alone: config.dora ? "scales each row by the norm of the whole changed weight" : undefined,
   });
+  if (!pissa) return claimed;
+  const tensors = targets.map(({ spec }) => weightOf(spec).name);
+  return [...claimed, { resource: "base-format", exclusive: true, tensors, reason: base }];
 }
