@@ -151,6 +151,6 @@ export function origin(summary: Summary): string {
   const when = [...new Set(times)].join("; ");
   return (
     `${String(machine["processor"])}, ${String(machine["cores"])} cores, ${String(machine["memoryGiB"])} GiB, ` +
-    `Node ${String(machine["node"])}.${rates} At least ${rounds} rounds of each, medians. Measured ${when}.`
+    `Node ${String(machine["node"])}.${rates} At least ${rounds} ${rounds === 1 ? "round" : "rounds"} of each, medians. Measured ${when}.`
   );
 }
