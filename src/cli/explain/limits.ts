@@ -20,12 +20,12 @@ const iterations = 1_000_000;
 const arrayBytes = 64 * 2 ** 20;
 const repeats = 5;
 
-/** Independent chains of one operation; it leaves its operations an iteration at words[1], for each thread apart. */
+/** Independent chains of one operation, from different starts: equal ones would be computed once. It leaves its operations an iteration at words[1], for each thread apart. */
 function chains(name: string, operation: string, perLane: string, count: number): string {
   const each = (code: (chain: string) => string): string[] => Array.from({ length: count }, (_, at) => code(`c${at}`));
   return `
 EXPORT void ${name}(const int64_t* words, Context* context) {
-  vf x = splat_f(0.5f), y = splat_f(0.25f), ${each((chain) => `${chain} = splat_f(1.0f)`).join(", ")};
+  vf x = splat_f(0.5f), y = splat_f(0.25f), ${each((chain) => `${chain} = splat_f(${chain.slice(1)}.0f)`).join(", ")};
   for (int64_t k = 0; k < words[0]; k++) {
     __asm__ volatile("" ::: "memory");
     ${each((chain) => `${chain} = ${operation}(x, y, ${chain});`).join(" ")}
