@@ -13,7 +13,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { runSchema } from "../src/config/schema.js";
 import { plan } from "../src/index.js";
-import { overheadBytes } from "../src/session/native-backend.js";
+import { processBytes } from "../src/session/overhead.js";
 import { describeMachine } from "./machine.js";
 import type { Frontier } from "./side-by-side/curves.js";
 import { endChildrenOnInterrupt, runProgram } from "./side-by-side/process.js";
@@ -58,7 +58,7 @@ async function askedOf(method: string, dtype: string): Promise<Asked[]> {
   const least = await planMiB({ method, dtype, memoryBudget: "min" });
   const count = Number(values.points);
   const between = Array.from({ length: count - 2 }, (_, index) =>
-    Math.ceil(most - ((most - least) * (index + 1)) / (count - 1) + overheadBytes / mebibyte),
+    Math.ceil(most - ((most - least) * (index + 1)) / (count - 1) + processBytes / mebibyte),
   );
   const sizes = between.map((size): Asked => ({ name: `${size} MiB`, flags: { "memory-budget": `${size}MiB` } }));
   return [{ name: "no budget", flags: {} }, ...sizes, { name: "min", flags: { "memory-budget": "min" } }];

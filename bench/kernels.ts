@@ -27,37 +27,12 @@ import {
 import { Kernels, Memory } from "../src/testing/c/harness.js";
 import { operations, shapes, type Layout, type Shape } from "./contraction-shapes.js";
 import { describeMachine } from "./machine.js";
+import { measurePeak } from "./peak.js";
 
 const threads = Number(process.argv[2] ?? 2);
 const filter = process.argv[3] ?? "";
 const repeats = Number(process.env["REPEATS"] ?? 7);
 const tokenCounts = (process.env["TOKENS"] ?? "1024,2048,4096").split(",").map(Number);
-
-/** 24 independent chains of `operation`, which fill the multipliers of any CPU. */
-function peakKernel(name: string, operation: string): string {
-  const chains = Array.from({ length: 24 }, (_, index) => `s${index}`);
-  return `
-EXPORT void ${name}(const int64_t* w, Context* context) {
-  vn x = thimble_splat_n(0.5f), y = thimble_splat_n(0.25f), ${chains.map((chain, index) => `${chain} = thimble_splat_n(${index})`).join(", ")};
-  for (int64_t k = 0; k < w[0]; k++) {
-    __asm__ volatile("" ::: "memory");
-    ${chains.map((chain) => `${chain} = ${operation}(x, y, ${chain});`).join(" ")}
-  }
-  *(volatile float*)(w[1] + 64 * context->thread) = (${chains.join(" + ")})[0];
-}`;
-}
-
-const peakSource = `${peakKernel("peak_f32", "thimble_fma_n")}
-#ifdef HAS_BF16_DOT
-${peakKernel("peak_bf16", "thimble_dot_n")}
-#else
-EXPORT void peak_bf16(const int64_t* w, Context* context) { peak_f32(w, context); }
-#endif
-EXPORT void flops(const int64_t* w, Context* context) {
-  (void)context;
-  ((int64_t*)w[0])[0] = NATIVE * 2;
-  ((int64_t*)w[0])[1] = NATIVE * 2 * UNIT_bf16;
-}`;
 
 const plain = (dtype: ContractionDType): Operand => ({ dtype, transposed: false });
 const turned = (dtype: ContractionDType): Operand => ({ dtype, transposed: true });
@@ -97,17 +72,10 @@ const rendered = [
   ...used.map((spec) => renderContraction(spec)),
   ...losses.map(([, spec]) => (spec.normalizers === true ? renderWeightGradient(spec) : renderCrossEntropy(spec))),
 ];
-const kernels = new Kernels([...rendered.map(({ source }) => source), peakSource], flags);
-
-function measurePeak(): { f32: number; bf16: number } {
-  const memory = new Memory(64 * 65);
-  kernels.run("flops", [memory.address]);
-  const [f32Flops, bf16Flops] = new BigInt64Array(memory.data.buffer, memory.data.byteOffset, 2);
-  const loops = 2_000_000;
-  const rate = (name: string, flops: bigint | undefined): number =>
-    (threads * loops * 24 * Number(flops)) / kernels.run(name, [loops, memory.address], threads, 5) / 1e9;
-  return { f32: rate("peak_f32", f32Flops), bf16: rate("peak_bf16", bf16Flops) };
-}
+const kernels = new Kernels(
+  rendered.map(({ source }) => source),
+  flags,
+);
 
 const bytesOf = (dtype: ContractionDType): number => (dtype === "f32" ? 4 : 2);
 
@@ -202,7 +170,7 @@ function measureLoss(spec: CrossEntropySpec, rows: number, depth: number, vocabu
   return (2 * rows * depth * vocabulary * products) / seconds / 1e9;
 }
 
-const peak = measurePeak();
+const peak = await measurePeak(threads);
 console.log(`peak of ${threads} threads: f32 ${peak.f32.toFixed(0)}, bf16 ${peak.bf16.toFixed(0)} GFLOP/s`);
 interface Result extends Shape {
   readonly variant: string;

@@ -16,10 +16,10 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { measurePeak } from "./peak.js";
 import { fromHuggingFaceConfig } from "../src/models/registry.js";
 import { flopsPerToken } from "./flops.js";
 import { describeMachine } from "./machine.js";
-import { measurePeak } from "./peak.js";
 import { MeasurementLog } from "./side-by-side/log.js";
 import type { Measurement } from "./side-by-side/log.js";
 import { endChildrenOnInterrupt } from "./side-by-side/process.js";
@@ -113,14 +113,14 @@ function printEstimate(tasks: readonly Task[], done: readonly Measurement[], ste
 }
 
 /** What the summary needs to know beside the measurements. */
-function factsOf(data: string, threads: number): SummaryFacts {
+async function factsOf(data: string, threads: number): Promise<SummaryFacts> {
   const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
   const config = JSON.parse(readFileSync(join(data, "smollm2", "config.json"), "utf8")) as Record<string, unknown>;
   const definition = fromHuggingFaceConfig(config);
   return {
     version,
     machine: describeMachine(),
-    peak: measurePeak(threads),
+    peak: await measurePeak(threads),
     flopsOf: ({ method, seq }) => flopsPerToken(definition, method, seq),
   };
 }
@@ -178,7 +178,7 @@ async function main(): Promise<number> {
   if (!values["no-build"])
     execFileSync("npm", ["run", "--silent", "build"], { stdio: ["ignore", "inherit", "inherit"] });
   const rig = { bench, python, data, steps, threads: Number(values.threads), seconds: Number(values.timeout) };
-  const facts = factsOf(data, rig.threads);
+  const facts = await factsOf(data, rig.threads);
   const summarise = (): void => {
     writeSummary(marks, log, facts);
   };

@@ -61,6 +61,17 @@ export function drawUniform(seed: number, name: string, count: number): Float64A
   return values;
 }
 
+/** `count` different numbers below `total`, uniformly without replacement, in the order in which they are drawn. */
+export function drawDistinct(seed: number, name: string, count: number, total: number): number[] {
+  const all = Array.from({ length: total }, (_, number) => number);
+  const draws = drawUniform(seed, name, count);
+  for (let place = 0; place < count; place++) {
+    const other = place + Math.floor((draws[place] ?? 0) * (total - place));
+    [all[place], all[other]] = [all[other] ?? 0, all[place] ?? 0];
+  }
+  return all.slice(0, count);
+}
+
 /** Standard normal, by the inverse distribution function. */
 export function drawNormal(seed: number, name: string, count: number): Float64Array {
   return drawUniform(seed, name, count).map(inverseNormal);

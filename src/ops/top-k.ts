@@ -4,7 +4,7 @@ import type { OpDefinition } from "../ir/op.js";
 import type { Shape } from "../ir/shape.js";
 import { elements } from "../ir/shape.js";
 import { allocate } from "../ir/tensor.js";
-import { multiply, add, cast } from "./arithmetic.js";
+import { add, multiply } from "./arithmetic.js";
 import { expand, reshape } from "./layout.js";
 import { constant, iota, result } from "./leaves.js";
 import { gather, scatterAdd } from "./gather.js";
@@ -96,7 +96,7 @@ function flatPlaces(node: Node): Node {
   const rows = elements(x.shape) / length;
   const count = elements(places.shape) / rows;
   const starts = multiply(iota(node.graph, [rows, 1], 0), constant(node.graph, length, [rows, 1], "i32"));
-  return cast(reshape(add(reshape(places, [rows, count]), expand(starts, [rows, count])), [rows * count]), "i32");
+  return reshape(add(reshape(places, [rows, count]), expand(starts, [rows, count])), [rows * count]);
 }
 
 /** See {@link topKOp}. */

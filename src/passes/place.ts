@@ -158,14 +158,3 @@ function endWrites(stays: readonly Stay[]): Stay[] {
     return { ...stay, written };
   });
 }
-
-/** What a program moves between disk and memory each time it runs, in bytes. */
-export interface Traffic {
-  readonly read: number;
-  readonly written: number;
-}
-
-export function trafficOf({ stays = [] }: Schedule): Traffic {
-  const sum = (some: readonly Stay[]): number => some.reduce((total, { leaf }) => total + bytesOfLeaf(leaf), 0);
-  return { read: sum(stays), written: sum(stays.filter(({ written }) => written !== undefined)) };
-}

@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { must } from "../errors.js";
+import { methods } from "../methods/registry.js";
 import { planOnly } from "../session/open.js";
 import type { PlanCase } from "../testing/plan-cases.js";
-import { describeCase, optionsOf, planCases, tinyModels } from "../testing/plan-cases.js";
+import { describeCase, optionsOf, planCases, takes, tinyModels } from "../testing/plan-cases.js";
 
 /** Cases whose plan takes more than 2 % more than what is alive at its peak. */
 function tooLarge(entries: readonly PlanCase[]): string[] {
@@ -17,6 +18,13 @@ function tooLarge(entries: readonly PlanCase[]): string[] {
 function some<T>(items: readonly T[], every: number): T[] {
   return items.filter((_, index) => index % every === 0);
 }
+
+test("every method takes every family, but for PEQA, which refuses the transposed layers of GPT-2", () => {
+  const refused = tinyModels.flatMap((model) =>
+    methods.flatMap(({ id }) => (takes(id, model) ? [] : [`${id} ${model}`])),
+  );
+  expect(refused).toEqual(["peqa gpt2"]);
+});
 
 describe("plans take at most 2 % more than their bound", () => {
   test.each(tinyModels)("%s, every method", (model) => {

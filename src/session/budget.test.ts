@@ -1,14 +1,11 @@
 import { afterEach, describe, expect, test } from "vitest";
 import { must, ThimbleError } from "../errors.js";
-import type { WeightSource } from "../io/weight-source.js";
 import { elements } from "../ir/shape.js";
-import { composeMethods } from "../methods/compose.js";
-import { makeOptimizer } from "../optim/registry.js";
 import { forwardValues } from "../passes/saved.js";
 import { findStages } from "../plan/budget/stages.js";
 import { liveExtent } from "../plan/plan.js";
 import { interpretFacts } from "../targets/interpret/execute.js";
-import { tensorToBytes } from "../targets/interpret/memory.js";
+import { randomWeights, trainingOptions } from "../testing/method-training.js";
 import { relativeDifference, sequence, tinyLlama } from "../testing/tiny.js";
 import { formSession } from "./form.js";
 import { openSession, planOnly } from "./open.js";
@@ -29,23 +26,11 @@ interface Shape {
 }
 
 function optionsOf({ method, blocks, ...shape }: Shape, more: Partial<SessionOptions> = {}): SessionOptions {
-  const definition = tinyLlama({ num_hidden_layers: blocks, vocab_size: vocabulary });
-  return {
-    definition,
-    storedFormat: () => "f32",
-    methods: composeMethods([{ id: method, settings: method === "lora" ? { r: 2 } : {} }], definition),
-    ...shape,
-    dtype: "f32",
-    optimizer: makeOptimizer({}),
-    saved: "fastest",
-    segments: true,
-    train: true,
-    decode: undefined,
-    target: "interpret",
-    threads: 2,
-    seed: 7,
-    ...more,
-  };
+  return trainingOptions({
+    selection: [{ id: method, settings: method === "lora" ? { r: 2 } : {} }],
+    model: tinyLlama({ num_hidden_layers: blocks, vocab_size: vocabulary }),
+    session: { ...shape, saved: "fastest", target: "interpret", ...more },
+  });
 }
 
 const budgetOf = (bytes: number | "min"): Pick<SessionOptions, "budget"> => ({
@@ -61,22 +46,6 @@ function smallestPlan(shape: Shape): number {
     throw error;
   }
   throw new Error("a budget of one byte is kept to");
-}
-
-function randomWeights({ definition }: SessionOptions): WeightSource {
-  const shapes = new Map(definition.parameters.map((spec) => [spec.name, spec]));
-  return {
-    tensor: (name) => ({ shape: must(shapes.get(name), name).shape, storageFormat: "f32", bytes: 0 }),
-    readInto: (name, target) => {
-      const spec = must(shapes.get(name), name);
-      const next = sequence(name.length * 31 + name.charCodeAt(name.length >> 1));
-      const centre = spec.kind === "norm" ? 1 : 0;
-      const values = Float32Array.from({ length: elements(spec.shape) }, () => centre + next() * 0.4);
-      tensorToBytes({ shape: spec.shape, dtype: "f32", data: values }, target);
-      return Promise.resolve();
-    },
-    close: () => Promise.resolve(),
-  };
 }
 
 function batchOf({ batch, length }: SessionOptions, seed: number): SessionBatch {
@@ -106,7 +75,7 @@ interface Trained {
 async function train(options: SessionOptions): Promise<Trained> {
   const session = await openSession(options, { poison: true });
   open.push(session);
-  await session.load(randomWeights(options));
+  await session.load(randomWeights(options.definition));
   for (let step = 0; step < 2; step++) {
     const batches = Array.from({ length: options.accumulate }, (_, index) => batchOf(options, step * 7 + index));
     await session.step(batches, { rate: 0.01, step });

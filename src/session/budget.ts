@@ -11,6 +11,7 @@ import { ChoiceSearch } from "../plan/budget/search.js";
 import type { TargetFacts } from "../plan/plan.js";
 import { liveExtent } from "../plan/plan.js";
 import { programSeconds } from "../plan/predict.js";
+import { isOrdinary } from "../step/build.js";
 import type { FormedSession } from "./form.js";
 import { formSession } from "./form.js";
 import type { Lever } from "./lever.js";
@@ -105,7 +106,7 @@ class Variant {
     const decisions = this.searches.flatMap(({ program, choices }, index) => {
       const choice = found[index]?.choice;
       const saved = decided.get(program.program.name);
-      if (choice === undefined || saved === undefined || !isOrdinary(program)) return [];
+      if (choice === undefined || saved === undefined || !isOrdinary(program.program.name)) return [];
       return describeChoice(choices, choice, this.formed.schedule(program, saved), rates);
     });
     return this.withDecisions(plan, decisions);
@@ -142,11 +143,6 @@ function effortFor(kernels: number): number {
 function isLargest({ report: { programs } }: SessionPlan, name: string): boolean {
   const own = programs.find((program) => program.name === name)?.planBytes ?? 0;
   return programs.every(({ planBytes }) => planBytes <= own);
-}
-
-/** Programs of steps of a special kind make the same decisions again. */
-function isOrdinary({ program }: FormedProgram): boolean {
-  return !program.name.includes("@");
 }
 
 /** So many ways to pull levers are searched even if one is found to fit. */

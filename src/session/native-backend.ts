@@ -15,9 +15,7 @@ import { lowerProgram } from "../targets/c/lower.js";
 import { prelude } from "../targets/c/prelude.js";
 import { poisonPattern } from "../targets/interpret/execute.js";
 import type { Backend, BackendOptions } from "./backend.js";
-
-/** What the process takes beside the arena: code, tables, the JavaScript heap. Compared with the memory that is free. */
-export const overheadBytes = 120 * 2 ** 20;
+import { processBytes } from "./overhead.js";
 
 /** Programs as tables of compiled kernels, run by native threads in one block of native memory. */
 export class NativeBackend implements Backend {
@@ -35,7 +33,7 @@ export class NativeBackend implements Backend {
   ) {}
 
   allocate(bytes: number): void {
-    checkFits(bytes, overheadBytes);
+    checkFits(bytes, processBytes);
     this.#arena = allocateArena(this.pool, bytes);
   }
 

@@ -6,10 +6,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { must } from "../errors.js";
 import { elements } from "../ir/shape.js";
 import type { WeightSource } from "../io/weight-source.js";
-import { composeMethods } from "../methods/compose.js";
 import type { ModelDefinition } from "../models/types.js";
-import { makeOptimizer } from "../optim/registry.js";
 import { storageFormat } from "../storage/registry.js";
+import { randomWeights, trainingOptions } from "../testing/method-training.js";
 import { sequence, tinyLlama } from "../testing/tiny.js";
 import { openSession, planOnly } from "./open.js";
 import type { PlaceOptions } from "./place.js";
@@ -37,27 +36,7 @@ function randomModel(seed: number): ModelDefinition {
 const formatsOf = (model: ModelDefinition, format: string, dtype: string) => (name: string) =>
   model.parameters.some((spec) => spec.name === name && spec.name.includes("proj")) ? format : dtype;
 
-/** Random weights in any format that can be written. */
-function randomWeights(model: ModelDefinition): WeightSource {
-  const spec = (name: string) =>
-    must(
-      model.parameters.find((one) => one.name === name),
-      name,
-    );
-  return {
-    tensor: (name) => ({ shape: spec(name).shape, storageFormat: "f32", bytes: 0 }),
-    readInto: (name, target, format) => {
-      const next = sequence(name.length * 31 + name.charCodeAt(name.length >> 1));
-      const centre = spec(name).kind === "norm" ? 1 : 0;
-      const values = Float32Array.from({ length: elements(spec(name).shape) }, () => centre + next() * 0.4);
-      target.set(must(storageFormat(format).encode, `encoder of ${format}`)(values));
-      return Promise.resolve();
-    },
-    close: () => Promise.resolve(),
-  };
-}
-
-/** The same, from one file that holds every tensor in the format in which it is used, at addresses of no alignment. */
+/** Random weights from one file that holds every tensor in the format in which it is used, at addresses of no alignment. */
 async function weightsInFile(
   model: ModelDefinition,
   format: (name: string) => string,
@@ -100,26 +79,9 @@ interface Case extends Partial<SessionOptions> {
 
 function options({ model, format, method = "lora", settings = {}, ...rest }: Case): SessionOptions {
   const dtype = rest.dtype ?? "f32";
-  return {
-    definition: model,
-    storedFormat: formatsOf(model, format ?? dtype, dtype),
-    methods: composeMethods([{ id: method, settings }], model),
-    batch,
-    length,
-    accumulate: 1,
-    dtype,
-    optimizer: makeOptimizer({}),
-    clip: undefined,
-    saved: "cheap",
-    segments: false,
-    train: true,
-    evaluate: true,
-    decode: undefined,
-    target: "c",
-    threads: 2,
-    seed: 7,
-    ...rest,
-  };
+  const storedFormat = formatsOf(model, format ?? dtype, dtype);
+  const session = { storedFormat, batch, length, segments: false, ...rest };
+  return trainingOptions({ selection: [{ id: method, settings }], model, session });
 }
 
 let folder: string;

@@ -1,86 +1,23 @@
 import { afterEach, describe, expect, test } from "vitest";
 import { must } from "../errors.js";
-import type { WeightSource } from "../io/weight-source.js";
-import { elements } from "../ir/shape.js";
-import { composeMethods } from "../methods/compose.js";
 import { makeOptimizer } from "../optim/registry.js";
 import { allocatedBytes } from "../runtime/memory.js";
-import { bytesOf } from "../storage/format.js";
-import { storageFormat } from "../storage/registry.js";
-import { tensorToBytes } from "../targets/interpret/memory.js";
-import { relativeDifference, sequence, tinyLlama } from "../testing/tiny.js";
+import {
+  randomWeights,
+  trainedModel as definition,
+  trainingBatch,
+  trainingOptions,
+} from "../testing/method-training.js";
+import { relativeDifference } from "../testing/tiny.js";
 import { openSession, planOnly } from "./open.js";
 import type { RunningSession } from "./session.js";
-import type { SessionBatch, SessionOptions } from "./types.js";
-
-const definition = tinyLlama({
-  hidden_size: 48,
-  intermediate_size: 80,
-  num_attention_heads: 3,
-  num_key_value_heads: 1,
-  vocab_size: 67,
-});
-const [batch, length] = [2, 19];
-
-/** Random weights in any format that can be written. */
-function randomWeights(): WeightSource {
-  const shapes = new Map(definition.parameters.map((spec) => [spec.name, spec]));
-  return {
-    tensor: (name) => ({ shape: must(shapes.get(name), name).shape, storageFormat: "f32", bytes: 0 }),
-    readInto: (name, target, format) => {
-      const spec = must(shapes.get(name), name);
-      const next = sequence(name.length * 31 + name.charCodeAt(name.length >> 1));
-      const centre = spec.kind === "norm" ? 1 : 0;
-      const values = Float32Array.from({ length: elements(spec.shape) }, () => centre + next() * 0.4);
-      expect(target.byteLength).toBe(bytesOf(storageFormat(format), spec.shape));
-      tensorToBytes({ shape: spec.shape, dtype: format === "bf16" ? "bf16" : "f32", data: values }, target);
-      return Promise.resolve();
-    },
-    close: () => Promise.resolve(),
-  };
-}
-
-function batches(count: number): SessionBatch[] {
-  return Array.from({ length: count }, (_, step) => {
-    const tokens = batch * length;
-    const id = (index: number): number => (index * 13 + step * 29) % 67;
-    return {
-      ids: Int32Array.from({ length: tokens }, (_unused, index) => id(index)),
-      labels: Int32Array.from({ length: tokens }, (_unused, index) => id(index + 1)),
-      weights: Float32Array.from({ length: tokens }, (_unused, index) =>
-        index % length === length - 1 || index % 5 === 0 ? 0 : 1,
-      ),
-      positions: Int32Array.from({ length: tokens }, (_unused, index) => (index % length) % 11),
-      segments: Int32Array.from({ length: tokens }, (_unused, index) => Math.floor((index % length) / 11)),
-    };
-  });
-}
+import type { SessionOptions } from "./types.js";
 
 type Overrides = Partial<SessionOptions> & { method?: string; settings?: Record<string, unknown> };
 
 function options(overrides: Overrides = {}): SessionOptions {
-  const { method = "lora", settings = {}, ...rest } = overrides;
-  const dtype = rest.dtype ?? "f32";
-  return {
-    definition,
-    storedFormat: () => dtype,
-    methods: composeMethods([{ id: method, settings }], definition),
-    batch,
-    length,
-    accumulate: 1,
-    dtype,
-    optimizer: makeOptimizer({}),
-    clip: undefined,
-    saved: "cheap",
-    segments: true,
-    train: true,
-    evaluate: true,
-    decode: undefined,
-    target: "c",
-    threads: 2,
-    seed: 7,
-    ...rest,
-  };
+  const { method = "lora", settings = {}, ...session } = overrides;
+  return trainingOptions({ selection: [{ id: method, settings }], session });
 }
 
 const open: RunningSession[] = [];
@@ -99,10 +36,10 @@ interface Outcome {
 async function train(settings: SessionOptions, { poison = false, steps = 3 } = {}): Promise<Outcome> {
   const session = await openSession(settings, { poison });
   open.push(session);
-  await session.load(randomWeights());
+  await session.load(randomWeights(definition));
   const losses: number[] = [];
   const norms: (number | undefined)[] = [];
-  const data = batches(steps * settings.accumulate);
+  const data = Array.from({ length: steps * settings.accumulate }, (_, number) => trainingBatch(number));
   for (let step = 0; step < steps; step++) {
     const result = await session.step(data.slice(step * settings.accumulate, (step + 1) * settings.accumulate), {
       rate: 0.01,
@@ -191,12 +128,12 @@ describe("compiled to C", () => {
 
   test("decoding from the cache gives the logits of the whole text", async () => {
     const settings = options({ train: false, decode: { capacity: 24, chunk: 4 } });
-    const ids = must(batches(1)[0], "batch").ids.subarray(0, 15);
+    const ids = trainingBatch(0).ids.subarray(0, 15);
     const results = await Promise.all(
       (["c", "interpret"] as const).map(async (target) => {
         const session = await openSession({ ...settings, target });
         open.push(session);
-        await session.load(randomWeights());
+        await session.load(randomWeights(definition));
         const whole = await session.decode(ids, 0);
         let single = new Float32Array();
         for (let index = 0; index < ids.length; index++) {

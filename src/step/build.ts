@@ -42,6 +42,11 @@ export function trainingProgram(name: "train" | "accumulate" | "apply", variant:
   return variant === "" ? name : `${name}@${variant}`;
 }
 
+/** Whether a program is one of the ordinary steps, which those of a special kind differ from in their update alone. */
+export function isOrdinary(program: string): boolean {
+  return !program.includes("@");
+}
+
 /**
  * Forward, loss, backward, clipping and update as one program (or two, with accumulation), for each kind of step that
  * the methods tell apart.

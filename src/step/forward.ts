@@ -1,7 +1,6 @@
 import { invariant, ThimbleError } from "../errors.js";
 import type { Graph, Node } from "../ir/node.js";
 import type { Shape } from "../ir/shape.js";
-import { elements } from "../ir/shape.js";
 import type { ComposedMethods } from "../methods/compose.js";
 import type { AdaptContext, AdapterTensor } from "../methods/types.js";
 import { plainContext, plainLinear } from "../models/context.js";
@@ -160,10 +159,3 @@ function dropoutError(p: number, place: string): ThimbleError {
 
 /** Streams of random bits below this belong to the optimizer's rounding. */
 export const dropoutStreams = 1 << 24;
-
-/** How many values train. */
-export function countElements(nodes: Iterable<Node>): number {
-  let total = 0;
-  for (const node of nodes) total += elements(node.shape);
-  return total;
-}

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { must } from "../errors.js";
+import { invariant, must } from "../errors.js";
 import type { WeightSource } from "../io/weight-source.js";
 import { elements } from "../ir/shape.js";
 import type { MethodSelection } from "../methods/compose.js";
@@ -33,7 +33,9 @@ export function randomWeights(model: ModelDefinition): WeightSource {
       const next = sequence(name.length * 31 + name.charCodeAt(name.length >> 1));
       const centre = spec.kind === "norm" ? 1 : 0;
       const values = Float32Array.from({ length: elements(spec.shape) }, () => centre + next() * 0.4);
-      target.set(must(storageFormat(format).encode, `encoder of ${format}`)(values));
+      const encoded = must(storageFormat(format).encode, `encoder of ${format}`)(values);
+      invariant(encoded.byteLength === target.byteLength, `${name} has a place of its own size`);
+      target.set(encoded);
       return Promise.resolve();
     },
     close: () => Promise.resolve(),

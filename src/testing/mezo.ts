@@ -1,34 +1,13 @@
-import { must } from "../errors.js";
-import type { WeightSource } from "../io/weight-source.js";
-import { elements } from "../ir/shape.js";
 import type { MethodSelection } from "../methods/compose.js";
-import { composeMethods } from "../methods/compose.js";
 import type { ModelDefinition } from "../models/types.js";
-import { makeOptimizer } from "../optim/registry.js";
 import { openSession } from "../session/open.js";
 import type { RunningSession } from "../session/session.js";
 import type { SessionBatch, SessionOptions } from "../session/types.js";
-import { tensorToBytes } from "../targets/interpret/memory.js";
-import { sequence, tinyLlama } from "./tiny.js";
+import { randomWeights, trainingOptions } from "./method-training.js";
+import { tinyLlama } from "./tiny.js";
 
 export const model = tinyLlama();
 const [batch, length] = [2, 11];
-
-/** Random weights, the same for every session of a model. */
-function randomWeights(definition: ModelDefinition): WeightSource {
-  const specs = new Map(definition.parameters.map((spec) => [spec.name, spec]));
-  return {
-    tensor: (name) => ({ shape: must(specs.get(name), name).shape, storageFormat: "f32", bytes: 0 }),
-    readInto: (name, target, format) => {
-      const { shape, kind } = must(specs.get(name), name);
-      const next = sequence(name.length * 31 + name.charCodeAt(name.length >> 1));
-      const data = Float32Array.from({ length: elements(shape) }, () => (kind === "norm" ? 1 : 0) + next() * 0.4);
-      tensorToBytes({ shape, dtype: format === "bf16" ? "bf16" : "f32", data }, target);
-      return Promise.resolve();
-    },
-    close: () => Promise.resolve(),
-  };
-}
 
 /** A micro-batch whose tokens follow a rule that can be learned. */
 export function batchOf(number: number, definition: ModelDefinition = model): SessionBatch {
@@ -53,28 +32,13 @@ export function optionsOf(
   const methods = Array.isArray(selection)
     ? (selection as readonly MethodSelection[])
     : [{ id: "mezo", settings: selection as Record<string, unknown> }];
-  const definition = overrides.definition ?? model;
-  const dtype = overrides.dtype ?? "f32";
-  return {
-    definition,
-    storedFormat: () => dtype,
-    methods: composeMethods(methods, definition),
-    batch,
-    length,
-    accumulate: 1,
-    dtype,
-    optimizer: makeOptimizer({ id: "sgd" }),
-    clip: undefined,
-    saved: "all",
-    segments: false,
-    train: true,
-    evaluate: true,
-    decode: undefined,
-    target: "interpret",
-    threads: 2,
-    seed: 7,
-    ...overrides,
-  };
+  const common = { batch, length, saved: "all", segments: false, target: "interpret" } as const;
+  return trainingOptions({
+    selection: methods,
+    model: overrides.definition ?? model,
+    optimizer: { id: "sgd" },
+    session: { ...common, ...overrides },
+  });
 }
 
 /** A loaded session; `close` it. */

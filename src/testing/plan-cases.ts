@@ -1,5 +1,7 @@
 /** Training set-ups whose plans are held against the liveness bound: every family, method, type and policy. */
 import { readFileSync } from "node:fs";
+import { ThimbleError } from "../errors.js";
+import type { ComposedMethods } from "../methods/compose.js";
 import { composeMethods, withRunDefaults } from "../methods/compose.js";
 import { describeMethod } from "../methods/describe.js";
 import { methods } from "../methods/registry.js";
@@ -77,9 +79,20 @@ function definitionOf(model: PlanCase["model"]): ModelDefinition {
   return definition;
 }
 
-/** Whether a method takes a model: PEQA refuses layers that are stored transposed, as GPT-2's are. */
-function takes(method: string, model: PlanCase["model"]): boolean {
-  return method !== "peqa" || definitionOf(model).linears.every(({ transposed }) => !transposed);
+/** Whether a method takes a model, or refuses it in words. */
+export function takes(method: string, model: PlanCase["model"]): boolean {
+  try {
+    composed({ method, model });
+    return true;
+  } catch (error) {
+    if (error instanceof ThimbleError) return false;
+    throw error;
+  }
+}
+
+function composed({ method, model }: Pick<PlanCase, "method" | "model">): ComposedMethods {
+  const selection = { id: method, settings: isPublished(model) ? {} : tinySettings(method) };
+  return composeMethods([withRunDefaults(selection, { steps: 1000 })], definitionOf(model));
 }
 
 /** Every combination of these models with all methods that take them, types, policies and ways to sum and clip gradients. */
@@ -128,27 +141,26 @@ function tinySettings(method: string): Record<string, number> {
 
 /** The session of a case, as `thimble train` makes it: one that is only planned needs no weights. */
 export function optionsOf(entry: PlanCase): SessionOptions {
-  const { model, method, dtype, saved, accumulate, clip, batch, length } = entry;
+  const { model, dtype, saved, accumulate, clip, batch, length } = entry;
   const definition = definitionOf(model);
-  const selection = { id: method, settings: isPublished(model) ? {} : tinySettings(method) };
-  const composed = composeMethods([withRunDefaults(selection, { steps: 1000 })], definition);
+  const methodsOfCase = composed(entry);
   return {
     definition,
     storedFormat: storedFormats(
       definition,
       dtype,
       undefined,
-      (parameter) => composed.trains(parameter),
-      (parameter) => composed.baseFormat(parameter),
+      (parameter) => methodsOfCase.trains(parameter),
+      (parameter) => methodsOfCase.baseFormat(parameter),
     ),
-    methods: composed,
+    methods: methodsOfCase,
     batch,
     length,
     accumulate,
     dtype,
     optimizer: makeOptimizer({
-      id: composed.optimizer ?? "adamw",
-      states: dtype === "bf16" && composed.saves === "weights" ? "bf16" : "f32",
+      id: methodsOfCase.optimizer ?? "adamw",
+      states: dtype === "bf16" && methodsOfCase.saves === "weights" ? "bf16" : "f32",
     }),
     clip,
     saved,

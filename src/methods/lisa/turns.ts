@@ -1,16 +1,10 @@
 import { must } from "../../errors.js";
-import { drawUniform } from "../initial.js";
+import { drawDistinct } from "../initial.js";
 import type { Turn } from "../types.js";
 
 /** Different blocks of period number `period`, uniformly without replacement: a function of its arguments alone. */
 export function drawBlocks(blocks: number, count: number, period: number, seed: number): number[] {
-  const all = Array.from({ length: blocks }, (_, block) => block);
-  const draws = drawUniform(seed, `lisa.${period}`, count);
-  for (let place = 0; place < count; place++) {
-    const other = place + Math.floor((draws[place] ?? 0) * (blocks - place));
-    [all[place], all[other]] = [all[other] ?? 0, all[place] ?? 0];
-  }
-  return all.slice(0, count);
+  return drawDistinct(seed, `lisa.${period}`, count, blocks);
 }
 
 /**

@@ -5,7 +5,7 @@ import { constant, leaf, leafAttributes } from "../../ops/leaves.js";
 import { normalFrom } from "../../ops/normal.js";
 import { randomBits } from "../../ops/random.js";
 import type { Estimate, EstimateContext, FinishedEstimate, TrainableLeaf } from "../estimator.js";
-import { differenceName } from "./trajectory.js";
+import { differenceName } from "../trajectory.js";
 
 export interface SpsaSettings {
   readonly epsilon: number;

@@ -21,7 +21,7 @@ import { checkMethodBattery } from "../../testing/methods.js";
 import { plausibleValue, relativeDifference, sequence, tinyLlama } from "../../testing/tiny.js";
 import { composeMethods } from "../compose.js";
 import { mezo } from "./index.js";
-import { checkTrajectory, decodeTrajectory, encodeTrajectory } from "./trajectory.js";
+import { checkTrajectory, decodeTrajectory, encodeTrajectory } from "../trajectory.js";
 
 checkMethodBattery({ title: "mezo", selection: { id: "mezo", settings: {} } });
 

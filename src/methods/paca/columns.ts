@@ -1,6 +1,6 @@
 import { must } from "../../errors.js";
 import type { ModelDefinition } from "../../models/types.js";
-import { drawUniform } from "../initial.js";
+import { drawDistinct } from "../initial.js";
 import { foldedForm } from "../low-rank/peft.js";
 import type { HostTensors, PeftForm } from "../types.js";
 import type { PacaConfig, PacaTarget } from "./config.js";
@@ -8,13 +8,7 @@ import type { PacaConfig, PacaTarget } from "./config.js";
 /** Different columns of a layer, uniformly without replacement, ascending: a function of the seed and the layer's name. */
 export function chooseColumns(seed: number, { spec, columns }: PacaTarget): number[] {
   const count = must(columns.shape[0], "columns");
-  const all = Array.from({ length: spec.inputs }, (_, column) => column);
-  const draws = drawUniform(seed, columns.name, count);
-  for (let place = 0; place < count; place++) {
-    const other = place + Math.floor((draws[place] ?? 0) * (spec.inputs - place));
-    [all[place], all[other]] = [all[other] ?? 0, all[place] ?? 0];
-  }
-  return all.slice(0, count).sort((a, b) => a - b);
+  return drawDistinct(seed, columns.name, count, spec.inputs).sort((a, b) => a - b);
 }
 
 function deltaOf({ delta }: PacaTarget, tensors: HostTensors): Float32Array {

@@ -49,19 +49,19 @@ interface Part {
 /** Groups that backward would have kept, by the blocks in which it does not. */
 function recomputedGroups(choices: Choices, choice: Choice): Part[] {
   const { groups, ladder, values } = choices;
-  const byBlocks = new Map<string, ValueGroup[]>();
+  const byBlocks = new Map<string, { blocks: readonly number[]; together: ValueGroup[] }>();
   groups.forEach((group, index) => {
     if (ladder[0]?.has(group) !== true) return;
     const blocks = choice.rungs.flatMap((_, block) => (isKept(choices, choice, index, block) ? [] : [block]));
     if (blocks.length === 0) return;
-    const key = ranges(blocks);
-    byBlocks.set(key, [...(byBlocks.get(key) ?? []), group]);
+    const words = ranges(blocks);
+    const known = byBlocks.get(words);
+    if (known === undefined) byBlocks.set(words, { blocks, together: [group] });
+    else known.together.push(group);
   });
-  return [...byBlocks].map(([blocks, together]) => ({
-    what: `recompute ${together.map(({ name }) => name).join(", ")} of blocks ${blocks}`,
-    nodes: new Set(
-      together.flatMap((group) => nodesOf(group, parseRanges(blocks))).filter((node) => values.read.has(node)),
-    ),
+  return [...byBlocks].map(([words, { blocks, together }]) => ({
+    what: `recompute ${together.map(({ name }) => name).join(", ")} of blocks ${words}`,
+    nodes: new Set(together.flatMap((group) => nodesOf(group, blocks)).filter((node) => values.read.has(node))),
   }));
 }
 
@@ -93,11 +93,4 @@ function ranges(numbers: readonly number[]): string {
     else runs.push([number, number]);
   }
   return runs.map(([from, to]) => (from === to ? String(from) : `${from}-${to}`)).join(", ");
-}
-
-function parseRanges(text: string): number[] {
-  return text.split(", ").flatMap((run) => {
-    const [from = 0, to = from] = run.split("-").map(Number);
-    return Array.from({ length: to - from + 1 }, (_, index) => from + index);
-  });
 }

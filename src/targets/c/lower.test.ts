@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { composeMethods } from "../../methods/compose.js";
 import { makeOptimizer } from "../../optim/registry.js";
 import { planOnly } from "../../session/open.js";
 import type { SessionOptions } from "../../session/types.js";
+import { trainingOptions } from "../../testing/method-training.js";
 import { tinyLlama } from "../../testing/tiny.js";
 import { lowerProgram } from "./lower.js";
 
@@ -12,26 +12,8 @@ type Overrides = Partial<SessionOptions> & { method?: string; settings?: Record<
 
 /** Name and source of every kernel of a step. */
 function kernelsOf({ method = "lora", settings = {}, ...overrides }: Overrides): Map<string, string> {
-  const { plans } = planOnly({
-    definition,
-    storedFormat: () => overrides.dtype ?? "f32",
-    methods: composeMethods([{ id: method, settings }], definition),
-    batch: 2,
-    length: 64,
-    accumulate: 1,
-    dtype: "f32",
-    optimizer: makeOptimizer({}),
-    clip: undefined,
-    saved: "cheap",
-    segments: false,
-    train: true,
-    evaluate: false,
-    decode: undefined,
-    target: "c",
-    threads: 2,
-    seed: 1,
-    ...overrides,
-  });
+  const session = { batch: 2, length: 64, segments: false, evaluate: false, ...overrides };
+  const { plans } = planOnly(trainingOptions({ selection: [{ id: method, settings }], model: definition, session }));
   return new Map(plans.flatMap((plan) => lowerProgram(plan, 2).kernels.map(({ name, source }) => [name, source])));
 }
 

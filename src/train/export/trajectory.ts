@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { ThimbleError } from "../../errors.js";
 import type { ComposedMethods } from "../../methods/compose.js";
 import { mezo } from "../../methods/mezo/index.js";
-import type { Trajectory } from "../../methods/mezo/trajectory.js";
-import { checkTrajectory, differenceName, encodeTrajectory } from "../../methods/mezo/trajectory.js";
+import type { Trajectory } from "../../methods/trajectory.js";
+import { checkTrajectory, differenceName, encodeTrajectory } from "../../methods/trajectory.js";
 import { noiseId } from "../../ops/normal.js";
 import type { Session } from "../../session/types.js";
 

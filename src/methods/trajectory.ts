@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { ThimbleError } from "../../errors.js";
-import { differencePrefix } from "../estimator.js";
-import { noiseId } from "../../ops/normal.js";
+import { ThimbleError } from "../errors.js";
+import { differencePrefix } from "./estimator.js";
+import { noiseId } from "../ops/normal.js";
 
 /** Name of the output, and of the sum over micro-batches, that is L+ - L- along one direction. */
 export function differenceName(direction: number): string {
