@@ -148,10 +148,7 @@ function isLargest({ report: { programs } }: SessionPlan, name: string): boolean
 /** So many ways to pull levers are searched even if one is found to fit. */
 const eager = 3;
 
-/**
- * `min` is the fastest plan that is at most so much larger than the smallest: the last hundredths of memory would cost
- * half of the speed.
- */
+/** `min` is the fastest plan that is at most so much larger than the smallest: the last bytes are the dearest by far. */
 const minimumRoom = 1.05;
 
 /** The plan of least predicted time that keeps to the budget; refuses a budget that no plan found keeps to. */
