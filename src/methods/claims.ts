@@ -6,6 +6,8 @@ const words: Readonly<Record<Claim["resource"], string>> = {
   "base-format": "how the base weights are stored",
   "weight-delta": "what is added to a weight",
   gradients: "the gradients",
+  stack: "how the blocks are chained",
+  "input-rows": "the rows that the first block reads",
   "saved-values": "the values kept for the backward pass",
   moments: "the optimizer's states",
   "trainable-set": "which tensors train",

@@ -1,6 +1,6 @@
 import { ThimbleError } from "../errors.js";
 import type { Node } from "../ir/node.js";
-import type { LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
+import type { Block, BlockPart, LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
 import type { Optimizer } from "../optim/types.js";
 import { checkClaims } from "./claims.js";
 import type { Estimator } from "./estimator.js";
@@ -34,6 +34,12 @@ export interface ComposedMethods {
   readonly methods: readonly ResolvedMethod[];
   /** One linear layer: the first method of the selection wraps the base, the next wraps that, and so on. */
   linear(context: AdaptContext, spec: LinearSpec, x: Node, base: (x: Node) => Node): Node;
+  /** What the first block reads, made of the embedding's rows. */
+  embedded(context: AdaptContext, rows: Node): Node;
+  /** What a part of a block adds: the first method wraps the model's own body, the next wraps that, and so on. */
+  part(context: AdaptContext, part: BlockPart, block: number, x: Node, body: (x: Node) => Node): Node;
+  /** How the blocks are chained, where a method says. */
+  readonly stack?: (context: AdaptContext, blocks: readonly Block[], x: Node) => Node;
   /** `x`, the operand of a layer's product whose other side trains, with what backward reads of it. */
   saved(context: AdaptContext, spec: LinearSpec, x: Node): Node;
   /** Whether a base tensor trains. */
@@ -128,11 +134,19 @@ export function composeMethods(
   const estimate = methods.flatMap(({ slots }) => slots.estimate ?? [])[0];
   const kinds = methods.flatMap(({ slots }) => slots.steps ?? []);
   const turns = methods.flatMap((method) => method.slots.turns ?? [])[0];
+  const stack = methods.flatMap((method) => method.slots.stack ?? [])[0];
   refuseTwoKinds(methods);
   refusePacking(methods, model);
   return {
     methods,
     linear: (context, spec, x, base) => wrapped(methods, context, spec, base)(x),
+    embedded: (context, rows) => methods.reduce((value, { slots }) => slots.embedded?.(context, value) ?? value, rows),
+    part: (context, part, block, x, body) =>
+      methods.reduce((next, { slots }) => {
+        const wrap = slots.part;
+        return wrap === undefined ? next : (own: Node) => wrap(context, part, block, own, next);
+      }, body)(x),
+    ...(stack === undefined ? {} : { stack }),
     saved: (context, spec, x) => methods.reduce((value, { slots }) => slots.saved?.(context, spec, value) ?? value, x),
     trains: (parameter) => methods.some((method) => method.slots.select?.(parameter) === true),
     baseFormat: (parameter) => methods.flatMap(({ slots }) => slots.format?.(parameter) ?? [])[0],

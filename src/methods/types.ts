@@ -2,7 +2,7 @@ import type { z } from "zod";
 import type { DType } from "../ir/dtype.js";
 import type { Graph, Node } from "../ir/node.js";
 import type { Shape } from "../ir/shape.js";
-import type { LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
+import type { Block, BlockPart, LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
 import type { Optimizer } from "../optim/types.js";
 import type { Estimator } from "./estimator.js";
 
@@ -16,6 +16,10 @@ export type Resource =
   | "weight-delta"
   /** The gradient itself, where a method consumes or changes it before the update. */
   | "gradients"
+  /** How the blocks of the model are chained. */
+  | "stack"
+  /** The rows that the first block reads. */
+  | "input-rows"
   /** How values are kept for the backward pass. */
   | "saved-values"
   /** The optimizer's states. */
@@ -121,6 +125,12 @@ export interface MethodSlots {
   readonly prepare?: (context: PrepareContext) => Promise<void>;
   /** Wraps a linear layer: `next` computes the layer beneath (base, or the adapter before this one). */
   readonly linear?: (context: AdaptContext, spec: LinearSpec, x: Node, next: (x: Node) => Node) => Node;
+  /** What the first block reads, made of the embedding's rows [tokens, d], as stored. */
+  readonly embedded?: (context: AdaptContext, rows: Node) => Node;
+  /** Wraps what a part of a block adds to the hidden states: `next` computes it from the part's (normalised) input. */
+  readonly part?: (context: AdaptContext, part: BlockPart, block: number, x: Node, next: (x: Node) => Node) => Node;
+  /** Chains the blocks in another way: from what the first reads to what the last norm does. One method alone may. */
+  readonly stack?: (context: AdaptContext, blocks: readonly Block[], x: Node) => Node;
   /**
    * What backward reads of `x` [tokens, n], the operand of a layer's product whose other side trains: `x` with another
    * form for backward (`savedAs`, `savedRows`), its value unchanged. Called in training alone, with the same `x` for

@@ -5,7 +5,7 @@ import { attention } from "../ops/attention.js";
 import { dot } from "../ops/dot.js";
 import { leaf } from "../ops/leaves.js";
 import { biasOf, weightOf } from "./parameters.js";
-import type { ForwardContext, LinearSpec, ParameterSpec } from "./types.js";
+import type { Block, ForwardContext, LinearSpec, ParameterSpec } from "./types.js";
 
 /** How a parameter's leaf lies in memory and what its value is in the graph. */
 export interface ParameterForm {
@@ -37,6 +37,11 @@ export function plainLinear(context: ForwardContext, spec: LinearSpec, x: Node):
   return spec.bias ? add(product, cast(context.parameter(biasOf(spec)), "f32")) : product;
 }
 
+/** Each block after the other. */
+export function chained(blocks: readonly Block[], x: Node): Node {
+  return blocks.reduce((value, block) => block.mlp(block.attention(value)), x);
+}
+
 /** The model as its checkpoint has it: parameters are leaves, linear layers products, attention causal. */
 export function plainContext(options: PlainContextOptions): PlainContext {
   const { graph, batch, length, activation, segments } = options;
@@ -56,6 +61,9 @@ export function plainContext(options: PlainContextOptions): PlainContext {
     },
     linear: (spec, x) => plainLinear(context, spec, x),
     attention: (_block, q, k, v, { window, scale }) => attention(q, k, v, { window, scale, segments }),
+    embedded: (rows) => rows,
+    part: (_part, _block, x, body) => body(x),
+    stack: chained,
   };
   return context;
 }

@@ -10,7 +10,15 @@ import { gatedMlp, rmsNorm, stored } from "./layers.js";
 import { linearsOf } from "./parameters.js";
 import type { RotaryTables } from "./rotary.js";
 import { applyRotary, rotaryTables } from "./rotary.js";
-import type { ForwardContext, ForwardInputs, ForwardResult, ModelDefinition, ParameterSpec } from "./types.js";
+import type {
+  Block,
+  BlockPart,
+  ForwardContext,
+  ForwardInputs,
+  ForwardResult,
+  ModelDefinition,
+  ParameterSpec,
+} from "./types.js";
 
 /** A model of a family with rotary positions, RMS norms and gated MLPs. */
 export function decoderModel(config: DecoderConfig): ModelDefinition {
@@ -39,17 +47,14 @@ function forward(
 ): ForwardResult {
   const { graph } = context;
   const embedding = context.parameter(specs.embedding);
-  const start = graph.inScope("embedding", () => embed(config, context, embedding, inputs.ids));
+  const start = graph.inScope("embedding", () => context.embedded(embed(config, context, embedding, inputs.ids)));
   const tables = graph.inScope("rotary", () => sharedTables(config, inputs.positions));
-  const last = specs.blocks.reduce(
-    (x, block, index) =>
-      graph.inScope(`blocks.${index}`, () => {
-        const { rotary, window } = must(config.attention[index], "block's attention");
-        const turn = rotary === undefined ? undefined : tables.get(rotary);
-        return decoderBlock(new BlockBuilder(config, context, block, turn, window), x);
-      }),
-    start,
-  );
+  const blocks = specs.blocks.map((block, index) => {
+    const { rotary, window } = must(config.attention[index], "block's attention");
+    const turn = rotary === undefined ? undefined : tables.get(rotary);
+    return decoderBlock(new BlockBuilder(config, context, block, turn, window), index);
+  });
+  const last = context.stack(blocks, start);
   const hidden = graph.inScope("norm", () =>
     stored(context, rmsNorm(last, context.parameter(specs.norm), config.epsilon, { plusOne: config.plusOneNorms })),
   );
@@ -119,16 +124,24 @@ class BlockBuilder {
   }
 }
 
-function decoderBlock(block: BlockBuilder, x: Node): Node {
-  const { context, specs, config } = block;
-  const { graph } = context;
-  const attended = graph.inScope("attention", () => {
-    const part = block.attention(block.norm(specs.inputNorm, x));
-    return block.residual(x, part, specs.attentionNorm);
-  });
-  return graph.inScope("mlp", () => {
-    const layers = { gate: specs.gate, up: specs.up, down: specs.down, activation: config.activation };
-    const part = gatedMlp(context, layers, block.norm(specs.mlpNorm, attended));
-    return block.residual(attended, part, specs.outputNorm);
-  });
+function decoderBlock(builder: BlockBuilder, index: number): Block {
+  const { context, specs, config } = builder;
+  const inPart = (part: BlockPart, build: () => Node): Node =>
+    context.graph.inScope(`blocks.${index}`, () => context.graph.inScope(part, build));
+  const layers = { gate: specs.gate, up: specs.up, down: specs.down, activation: config.activation };
+  return {
+    index,
+    attention: (x) =>
+      inPart("attention", () => {
+        const normal = builder.norm(specs.inputNorm, x);
+        const part = context.part("attention", index, normal, (own) => builder.attention(own));
+        return builder.residual(x, part, specs.attentionNorm);
+      }),
+    mlp: (x) =>
+      inPart("mlp", () => {
+        const normal = builder.norm(specs.mlpNorm, x);
+        const part = context.part("mlp", index, normal, (own) => gatedMlp(context, layers, own));
+        return builder.residual(x, part, specs.outputNorm);
+      }),
+  };
 }

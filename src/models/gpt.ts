@@ -8,6 +8,8 @@ import { activate, layerNorm, stored } from "./layers.js";
 import { linearsOf, tensorsOf } from "./parameters.js";
 import type {
   Activation,
+  Block,
+  BlockPart,
   ForwardContext,
   ForwardInputs,
   ForwardResult,
@@ -132,12 +134,10 @@ function forward(config: GptConfig, specs: GptSpecs, context: ForwardContext, in
   const tokens = context.parameter(specs.tokens);
   const start = graph.inScope("embedding", () => {
     const places = gather(context.parameter(specs.positions), inputs.positions);
-    return stored(context, add(cast(gather(tokens, inputs.ids), "f32"), cast(places, "f32")));
+    return context.embedded(stored(context, add(cast(gather(tokens, inputs.ids), "f32"), cast(places, "f32"))));
   });
-  const last = specs.blocks.reduce(
-    (x, block, index) => graph.inScope(`blocks.${index}`, () => gptBlock(config, context, block, x)),
-    start,
-  );
+  const blocks = specs.blocks.map((block, index) => gptBlock(config, context, block, index));
+  const last = context.stack(blocks, start);
   const hidden = graph.inScope("norm", () => norm(config, context, specs.norm, last));
   const head = specs.head === undefined ? tokens : context.parameter(specs.head);
   return { hidden, head: graph.inScope("head", () => stored(context, head)) };
@@ -147,17 +147,28 @@ function norm({ epsilon }: GptConfig, context: ForwardContext, specs: NormSpecs,
   return stored(context, layerNorm(x, context.parameter(specs.weight), context.parameter(specs.bias), epsilon));
 }
 
-function gptBlock(config: GptConfig, context: ForwardContext, specs: BlockSpecs, x: Node): Node {
+function gptBlock(config: GptConfig, context: ForwardContext, specs: BlockSpecs, index: number): Block {
   const { graph } = context;
   const residual = (from: Node, part: Node): Node => stored(context, add(cast(from, "f32"), part));
-  const attended = graph.inScope("attention", () =>
-    residual(x, selfAttention(config, context, specs, norm(config, context, specs.attentionNorm, x))),
-  );
-  return graph.inScope("mlp", () => {
-    const up = stored(context, context.linear(specs.up, norm(config, context, specs.mlpNorm, attended)));
-    const hidden = stored(context, activate(config.activation, up));
-    return residual(attended, context.linear(specs.down, hidden));
-  });
+  const inPart = (part: BlockPart, build: () => Node): Node =>
+    graph.inScope(`blocks.${index}`, () => graph.inScope(part, build));
+  const mlp = (x: Node): Node => {
+    const up = stored(context, context.linear(specs.up, x));
+    return context.linear(specs.down, stored(context, activate(config.activation, up)));
+  };
+  return {
+    index,
+    attention: (x) =>
+      inPart("attention", () => {
+        const normal = norm(config, context, specs.attentionNorm, x);
+        return residual(
+          x,
+          context.part("attention", index, normal, (own) => selfAttention(config, context, specs, own)),
+        );
+      }),
+    mlp: (x) =>
+      inPart("mlp", () => residual(x, context.part("mlp", index, norm(config, context, specs.mlpNorm, x), mlp))),
+  };
 }
 
 /** Attention from one product that holds queries, keys and values side by side: x [tokens, d] -> f32 [tokens, d]. */

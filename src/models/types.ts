@@ -46,6 +46,15 @@ export interface ParameterSpec {
   readonly block?: number;
 }
 
+/** One block as it is chained: both parts take and give the hidden states [tokens, d], as stored, residual included. */
+export interface Block {
+  readonly index: number;
+  attention(x: Node): Node;
+  mlp(x: Node): Node;
+}
+
+export type BlockPart = "attention" | "mlp";
+
 /**
  * What a family's forward pass is built with. Methods change how parameters and linear layers compute by wrapping
  * these functions; the family's file knows nothing of them.
@@ -68,6 +77,12 @@ export interface ForwardContext {
     v: Node,
     options: { readonly window: number; readonly scale: number },
   ): Node;
+  /** The rows [tokens, d] that the first block reads, as stored: those of the embedding, or what methods make of them. */
+  embedded(rows: Node): Node;
+  /** What a part of a block adds to the hidden states, f32 [tokens, d], from its input: `body`, or more than that. */
+  part(part: BlockPart, block: number, x: Node, body: (x: Node) => Node): Node;
+  /** The hidden states after all blocks, from those before the first: each block after the other, unless a method says. */
+  stack(blocks: readonly Block[], x: Node): Node;
 }
 
 export interface ForwardInputs {

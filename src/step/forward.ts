@@ -3,7 +3,7 @@ import type { Graph, Node } from "../ir/node.js";
 import type { Shape } from "../ir/shape.js";
 import type { ComposedMethods } from "../methods/compose.js";
 import type { AdaptContext, AdapterTensor } from "../methods/types.js";
-import { plainContext, plainLinear } from "../models/context.js";
+import { chained, plainContext, plainLinear } from "../models/context.js";
 import { biasOf, weightOf } from "../models/parameters.js";
 import type { ForwardContext, ForwardResult, LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
 import { cast, less, multiply, select } from "../ops/arithmetic.js";
@@ -85,6 +85,9 @@ export function buildForward(
             const trains = methods.trains(weightOf(spec));
             return plainLinear(own, spec, trains ? collected.operand(spec, below) : below);
           }),
+    embedded: (rows) => methods?.embedded(collected, rows) ?? rows,
+    part: (part, block, x, body) => methods?.part(collected, part, block, x, body) ?? body(x),
+    stack: (blocks, x) => (methods?.stack === undefined ? chained(blocks, x) : methods.stack(collected, blocks, x)),
   };
   const result = definition.forward(context, inputs);
   return { result, parameters, adapters: collected.adapters, fixed: collected.fixedLeaves };
