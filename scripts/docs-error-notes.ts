@@ -51,5 +51,7 @@ export const errorNotes: Readonly<Record<string, string>> = {
   "weights-not-finite": diverged,
   "lisa-layers": "Let at most as many blocks train as the model has.",
   "paca-columns": "Train fewer columns, or leave the layer out with exclude_modules.",
+  "colm-keep": "Name sources of the data, by number or name: the error lists them.",
+  "colm-dimension": "Compare fewer coordinates, or leave the setting out.",
   "trajectory-other": "Replay onto the base, with the settings, that the file was written for.",
 };

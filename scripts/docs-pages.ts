@@ -5,6 +5,7 @@ import { makeDumps } from "./docs-dumps.js";
 import { errorNotes } from "./docs-error-notes.js";
 import type { ErrorCode } from "./docs-errors.js";
 import { findErrorCodes } from "./docs-errors.js";
+import { declaredTable, familyTable, pairTable } from "./docs-methods.js";
 import { docsFolder, docsPages, readPage } from "./docs-examples.js";
 
 /** `<!-- dump: NAME -->`, then a fence whose inside is replaced. */
@@ -39,7 +40,13 @@ export function partsOn(markdown: string): string[] {
 }
 
 export function makeGenerated(codes: readonly ErrorCode[]): Generated {
-  return { dumps: makeDumps(), tables: new Map([["errors", errorTable(codes)]]) };
+  const tables = new Map([
+    ["errors", errorTable(codes)],
+    ["methods", declaredTable()],
+    ["methods-families", familyTable()],
+    ["methods-pairs", pairTable()],
+  ]);
+  return { dumps: makeDumps(), tables };
 }
 
 /** What a person can do about an error: as its own text says, else as noted here, else what it accepts. */

@@ -45,6 +45,8 @@ import type { InspectOptions } from "./train/inspect.js";
 import { inspectData as inspectRun } from "./train/inspect.js";
 import type { PlannedRun, PrepareOptions } from "./train/prepare.js";
 import { planRun } from "./train/prepare.js";
+import type { ReplayOptions, ReplayResult } from "./train/replay.js";
+import { replay as replayRun } from "./train/replay.js";
 import { train as trainRun } from "./train/train.js";
 import type { PeakMemory, TrainEvents, TrainResult } from "./train/types.js";
 
@@ -66,6 +68,7 @@ export type { CompareEvents } from "./train/compare/compare.js";
 export type { ComparedMethod, ComparedRun, Comparison, RefusedMethod, Spread } from "./train/compare/types.js";
 export type { EvaluateOptions, EvaluateSummary } from "./train/evaluate.js";
 export type { ExportFormat, ExportOptions, ExportResult, ExportType } from "./train/export/export.js";
+export type { ReplayOptions, ReplayResult } from "./train/replay.js";
 export type { GenerateOptions, Generation } from "./train/generate.js";
 export type { PlannedRun } from "./train/prepare.js";
 export type { PeakMemory, StepEvent, TrainEvents, TrainResult, TrainSummary } from "./train/types.js";
@@ -184,6 +187,14 @@ export async function merge(settings: RunSettings, options: MergeOptions): Promi
 /** Writes a model (with its adapter merged, if `adapter` is set) as safetensors or GGUF, or the adapter for PEFT. */
 export async function exportModel(settings: RunSettings, options: ExportOptions): Promise<ExportResult> {
   return await exportRun(settled(settings), options);
+}
+
+/**
+ * Makes the result of a zeroth-order run again from its base and its `trajectory.json`, without data and without forward
+ * passes, and writes it to `out`. The methods must be those of the run.
+ */
+export async function replay(settings: RunSettings, options: ReplayOptions): Promise<ReplayResult> {
+  return await replayRun(settled(settings), options);
 }
 
 /** What a run's programs do, kernel by kernel in order: schedules, bytes moved, operations, and the C source. */

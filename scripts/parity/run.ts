@@ -20,10 +20,21 @@ import { runCheck } from "./check.js";
 import { ggufExport } from "./gguf.js";
 import { lossesFull, lossesLora, trainFromTorchAdapter } from "./losses.js";
 import { mergedModel } from "./merged.js";
+import { float8Codes, galoreSteps, nf4Codes } from "./methods.js";
 import { peftReal, peftTiny } from "./peft.js";
 import { Python } from "./python.js";
 
-const checks: readonly Check[] = [lossesLora, lossesFull, peftTiny, peftReal, mergedModel, ggufExport];
+const checks: readonly Check[] = [
+  lossesLora,
+  lossesFull,
+  peftTiny,
+  peftReal,
+  mergedModel,
+  ggufExport,
+  nf4Codes,
+  galoreSteps,
+  float8Codes,
+];
 
 const { values } = parseArgs({
   options: {

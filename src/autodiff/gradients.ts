@@ -2,6 +2,7 @@ import { must, ThimbleError } from "../errors.js";
 import { isFloat } from "../ir/dtype.js";
 import type { Node } from "../ir/node.js";
 import { reachable } from "../ir/node.js";
+import { reachableAbove } from "../ir/substitute.js";
 import { add } from "../ops/arithmetic.js";
 import { constant, resultOp } from "../ops/leaves.js";
 import { seenByBackward } from "../ops/saved.js";
@@ -30,14 +31,36 @@ export function gradients(loss: Node, wanted: readonly Node[]): Node[] {
   const needed = dependents(nodes, new Set(wanted));
   const collected = new Map<Node, (Node | undefined)[]>();
   collect(collected, loss, 0, constant(loss.graph, 1, loss.shape));
-  for (const node of nodes.reverse()) {
-    const outputs = collected.get(node);
-    if (outputs === undefined || !needed.has(node)) continue;
-    loss.graph.inScope("backward", () => {
-      propagate(node, outputs, needed, collected);
-    });
-  }
+  loss.graph.inScope("backward", () => {
+    walkBack(nodes, needed, collected);
+  });
   return wanted.map((node) => collected.get(node)?.[0] ?? constant(loss.graph, 0, node.shape));
+}
+
+/**
+ * The vector-Jacobian product of one value: what `gradient`, of its shape and f32, becomes at each of `wanted`;
+ * undefined where the value does not depend on one. Nothing flows past a wanted node.
+ */
+export function pullback(value: Node, gradient: Node, wanted: readonly Node[]): (Node | undefined)[] {
+  const ends = new Set(wanted);
+  const nodes = reachableAbove([value], ends);
+  const needed = dependents(nodes, ends);
+  const collected = new Map<Node, (Node | undefined)[]>();
+  collect(collected, value, 0, gradient);
+  walkBack(
+    nodes.filter((node) => !ends.has(node)),
+    needed,
+    collected,
+  );
+  return wanted.map((node) => collected.get(node)?.[0]);
+}
+
+/** Propagates what is collected at `nodes`, given in topological order, from the last to the first. */
+function walkBack(nodes: readonly Node[], needed: ReadonlySet<Node>, collected: Map<Node, (Node | undefined)[]>): void {
+  for (const node of nodes.toReversed()) {
+    const outputs = collected.get(node);
+    if (outputs !== undefined && needed.has(node)) propagate(node, outputs, needed, collected);
+  }
 }
 
 function collect(collected: Map<Node, (Node | undefined)[]>, node: Node, output: number, gradient: Node): void {
@@ -67,9 +90,15 @@ function propagate(
       fix: "Give the op a gradient, or stop the gradient before it with detach().",
     });
   }
-  const made = node.graph.inScope(node.scope, () => rule({ node: seenByBackward(node), outputs, wants }));
+  const made = node.graph.inScope(scopeWithin(node), () => rule({ node: seenByBackward(node), outputs, wants }));
   node.inputs.forEach((input, index) => {
     const gradient = made[index];
     if (wants[index] === true && gradient !== undefined) collect(collected, input, 0, gradient);
   });
+}
+
+/** The scope of a node, without the part in which gradients are being made already. */
+function scopeWithin({ graph, scope }: Node): string {
+  const outer = `${graph.scope}.`;
+  return scope.startsWith(outer) ? scope.slice(outer.length) : scope;
 }

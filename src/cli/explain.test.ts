@@ -30,6 +30,22 @@ describe("explain", () => {
     expect((await run(["explain", "nothing_like_it", ...tiny()])).status).toBe(2);
   });
 
+  it("shows every kernel that is made by hand", async () => {
+    const sparse = ["--method", "spiel", "--set", "spiel.density=0.1"];
+    const { programs } = jsonOf(await run(["explain", ...tiny(...sparse, "--json")])) as {
+      programs: { steps: { line: number; kind: string; kernel: string }[] }[];
+    };
+    const fixed = programs.flatMap(({ steps }) => steps).filter(({ kind }) => kind === "fixed");
+    const lines = new Map(fixed.map(({ kernel, line }) => [kernel, line]));
+    expect(lines.size).toBeGreaterThan(6);
+    for (const [kernel, line] of lines) {
+      const { status, stdout } = await run(["explain", String(line), ...tiny(...sparse)]);
+      expect(status, kernel).toBe(0);
+      expect(stdout).toContain(kernel);
+      expect(stdout).toMatch(/\d/);
+    }
+  });
+
   it("counts what a LoRA step multiplies", async () => {
     const { kernels } = jsonOf(await run(["explain", ...tiny("--method", "full", "--json")])) as {
       kernels: { kind: string; operations: number }[];

@@ -21,7 +21,10 @@ interface Property {
 
 /** Headings of help texts over the settings of a run, in order. */
 export const groups: readonly (readonly [string, readonly RunKey[]])[] = [
-  ["Model and data:", ["model", "data", "adapter", "template", "format", "trainOn", "rows", "overlong", "documents"]],
+  [
+    "Model and data:",
+    ["model", "data", "task", "labels", "adapter", "template", "format", "trainOn", "rows", "overlong", "documents"],
+  ],
   ["Data order and evaluation:", ["order", "seed", "holdout", "evalEvery"]],
   ["Method:", ["method", "set"]],
   ["Step:", ["batch", "seq", "steps", "accumulate", "clip"]],

@@ -94,3 +94,13 @@ export function wrapped(text: string, width: number): string[] {
   }
   return line === "" ? lines : [...lines, line];
 }
+
+/** How well a model does beside its loss: the scores of its task, or the perplexity of its text. */
+export function measures(result: {
+  readonly perplexity: number;
+  readonly scores?: Readonly<Record<string, number>> | undefined;
+}): string {
+  const scores = Object.entries(result.scores ?? {});
+  if (scores.length === 0) return `perplexity ${result.perplexity.toFixed(2)}`;
+  return scores.map(([name, value]) => `${name} ${value.toFixed(4)}`).join("  ");
+}

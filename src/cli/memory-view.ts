@@ -46,7 +46,8 @@ function diskView(disk: MemoryReport["disk"]): string[] {
   const moved = disk.programs.map(({ name, read, written }) =>
     [`${name} reads ${bytes(read)}`, ...(written > 0 ? [`writes ${bytes(written)}`] : [])].join(" and "),
   );
-  return [`  on disk   ${bytes(disk.bytes).padStart(9)} of frozen weights; each run of ${moved.join(", of ")}`];
+  const frozen = disk.programs.some(({ written }) => written > 0) ? "" : "frozen ";
+  return [`  on disk   ${bytes(disk.bytes).padStart(9)} of ${frozen}weights; each run of ${moved.join(", of ")}`];
 }
 
 /** What the plan does to keep to a budget, and what that costs. */

@@ -12,10 +12,11 @@ import { generateVerb } from "./verbs/generate.js";
 import { mergeVerb } from "./verbs/merge.js";
 import { methodsVerb } from "./verbs/methods.js";
 import { planVerb } from "./verbs/plan.js";
+import { replayVerb } from "./verbs/replay.js";
 import { trainVerb } from "./verbs/train.js";
 
 /** Every command, in the order of the help text. */
 export const verbs: readonly Verb[] = [
   ...[demoVerb, trainVerb, planVerb, compareVerb, evalVerb, generateVerb, chatVerb],
-  ...[mergeVerb, exportVerb, dataVerb, methodsVerb, explainVerb, doctorVerb, configVerb],
+  ...[mergeVerb, exportVerb, replayVerb, dataVerb, methodsVerb, explainVerb, doctorVerb, configVerb],
 ];

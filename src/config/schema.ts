@@ -47,7 +47,7 @@ export const runSchema = z.strictObject({
     .describe("Model: a folder or GGUF file (file:PATH), hf:OWNER/NAME, npm:PACKAGE, pypi:PACKAGE or https://..."),
   data: listOf(source)
     .default([])
-    .describe("Training data: text, JSONL or parquet files, or tokens:FILE of raw token ids; may be repeated"),
+    .describe("Training data: text, JSONL, CSV or parquet files, or tokens:FILE of raw token ids; may be repeated"),
   method: listOf(methodEntry)
     .default(["lora"])
     .describe(`What trains, and how: ${methods.map(({ id }) => id).join(", ")}; may be repeated`),
@@ -62,15 +62,26 @@ export const runSchema = z.strictObject({
     .optional()
     .describe("Whether bf16 weights that train keep an f32 copy; default none (stochastic rounding instead)"),
   stateDtype: z
-    .enum(["f32", "bf16", "8bit"])
+    .enum(["f32", "bf16", "8bit", "fp8"])
     .optional()
-    .describe("Type of the optimizer's states; 8bit: block-wise; default bf16 for full tuning in bf16, else f32"),
+    .describe(
+      "Type of the optimizer's states; 8bit: block-wise; fp8: E4M3 in groups; default bf16 for full tuning in bf16, else f32",
+    ),
   batch: count.default(4).describe("Rows of a micro-batch"),
   seq: count.default(256).describe("Tokens of a row"),
   steps: count
     .optional()
     .describe(`Optimizer steps in all, those before a resume included; default ${defaultSteps}; limits an evaluation`),
   accumulate: count.default(1).describe("Micro-batches of one optimizer step"),
+  task: z
+    .enum(["classification", "regression"])
+    .optional()
+    .describe("What an encoder's head tells of each record; default what its checkpoint or the labels of the data say"),
+  labels: listOf(z.union([source, z.int().min(2).max(65536)]))
+    .default([])
+    .describe(
+      "Names of the classes, or how many there are; default those of the checkpoint or the data; may be repeated",
+    ),
   seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(0).describe("Seed of all random numbers"),
   threads: count.max(1024).optional().describe("Threads; results do not depend on it; default all usable cores"),
   target: z.enum(["auto", "c", "interpret"]).default("auto").describe("What runs the step: auto picks c"),
@@ -87,13 +98,16 @@ export const runSchema = z.strictObject({
     .optional()
     .describe("Lowest rate of a schedule as a share of the highest; default 0"),
   decay: stepsOrShare.optional().describe("wsd: steps, or share of all below 1, of the final decay; default 0.1"),
-  optimizer: z.enum(["adamw", "sgd"]).optional().describe("Update rule; default adamw, or what suits the method"),
+  optimizer: z
+    .enum(["adamw", "sgd", "sm3"])
+    .optional()
+    .describe("Update rule; default adamw, or what suits the method"),
   beta1: z.number().min(0).lt(1).optional().describe("adamw: decay of the mean of the gradient; default 0.9"),
   beta2: z.number().min(0).lt(1).optional().describe("adamw: decay of the mean of its square; default 0.999"),
   epsilon: z.number().positive().max(1).optional().describe("adamw: added to the root; default 1e-8"),
   momentum: z.number().min(0).lt(1).optional().describe("sgd: share of the last change that is kept; default 0"),
   nesterov: z.boolean().optional().describe("sgd: look ahead along the momentum; default false"),
-  weightDecay: z.number().min(0).max(10).default(0).describe("Decoupled weight decay of matrices"),
+  weightDecay: z.number().min(0).max(100).default(0).describe("Decoupled weight decay of matrices"),
   clip: z.number().positive().optional().describe("Largest global gradient norm; default no clipping"),
   recompute: z
     .enum(["none", "cheap", "block"])

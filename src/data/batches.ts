@@ -32,6 +32,8 @@ export interface Batch {
   /** Sum of `weights`: what the loss sum of a step is divided by, added up over its micro-batches. */
   readonly weightSum: number;
   readonly records: readonly BatchPiece[];
+  /** Source of the first record of each row, [batch]; -1 for rows of padding. */
+  readonly sources: Int32Array;
 }
 
 /** A place in an endless run over the data: the next row to be read. */
@@ -94,12 +96,31 @@ export class Batches {
   batch(step: number): Batch {
     const batch = emptyBatch(this.batchSize, this.sequence, this.options.padding ?? 0);
     const records: BatchPiece[] = [];
+    const sources = new Int32Array(this.batchSize).fill(-1);
     let weightSum = 0;
     for (let row = 0; row < this.batchSize; row++) {
       const source = this.rowAt(step * this.batchSize + row);
-      if (source !== undefined) weightSum += this.fillRow(batch, records, row, this.rows.pieces(source));
+      if (source === undefined) continue;
+      sources[row] = this.sourceOfRow(source);
+      weightSum += this.fillRow(batch, records, row, this.rows.pieces(source));
     }
-    return { ...batch, weightSum, records };
+    return { ...batch, weightSum, records, sources };
+  }
+
+  /** Rows of each source in one pass over the data, by the source of their first record. */
+  countSources(): number[] {
+    const counts: number[] = [];
+    for (let row = 0; row < this.rowsPerEpoch; row++) {
+      const source = this.sourceOfRow(row);
+      while (counts.length <= source) counts.push(0);
+      counts[source] = (counts[source] ?? 0) + 1;
+    }
+    return counts;
+  }
+
+  private sourceOfRow(row: number): number {
+    const [first] = this.rows.pieces(row);
+    return first === undefined ? -1 : this.source.sourceOf(first.record);
   }
 
   /** The row that is number `count` in the endless order, or undefined behind the end of a finite one. */

@@ -9,7 +9,7 @@ import { RecordHash } from "./token-source.js";
 import type { TokenSink } from "./token-source.js";
 
 /** Written into every cache; a cache of another version is made again. */
-export const cacheVersion = 1;
+export const cacheVersion = 2;
 
 /** Names of the files of a cache folder. */
 export const cacheNames = {
@@ -19,8 +19,8 @@ export const cacheNames = {
   head: "cache.json",
 } as const;
 
-/** Bytes of a record's entry: length and targets (uint32), hash (float64), little-endian. */
-export const recordBytes = 16;
+/** Bytes of a record's entry: length, targets (uint32), hash (float64), source (uint32), little-endian. */
+export const recordBytes = 20;
 
 /** Length and SHA-256 of one file of a cache. */
 interface FileSeal {
@@ -107,11 +107,12 @@ export class TokenWriter implements TokenSink {
     for (let index = 0; index < ids.length; index++) this.addToken(ids[index] ?? 0, weights?.[index] ?? 1);
   }
 
-  endRecord(): void {
+  endRecord(source = 0): void {
     const { buffer, at } = this.table.reserve(recordBytes);
     buffer.writeUInt32LE(this.length, at);
     buffer.writeUInt32LE(this.hash.targets, at + 4);
     buffer.writeDoubleLE(this.hash.value, at + 8);
+    buffer.writeUInt32LE(source, at + 16);
     this.records++;
     this.hash = new RecordHash();
     this.length = 0;

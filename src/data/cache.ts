@@ -167,6 +167,7 @@ export class CachedTokens implements TokenSource {
   private readonly starts: Float64Array;
   private readonly trained: Uint32Array;
   private readonly hashes: Float64Array;
+  private readonly sources: Uint32Array;
 
   constructor(
     readonly folder: string,
@@ -179,6 +180,7 @@ export class CachedTokens implements TokenSource {
     this.starts = new Float64Array(head.records + 1);
     this.trained = new Uint32Array(head.records);
     this.hashes = new Float64Array(head.records);
+    this.sources = new Uint32Array(head.records);
     this.readTable();
     this.ids = openSync(join(folder, cacheNames.ids), "r");
     this.weights = openSync(join(folder, cacheNames.weights), "r");
@@ -194,6 +196,10 @@ export class CachedTokens implements TokenSource {
 
   hash(record: number): number {
     return this.hashes[record] ?? 0;
+  }
+
+  sourceOf(record: number): number {
+    return this.sources[record] ?? 0;
   }
 
   readIds(start: number, into: Int32Array): void {
@@ -237,5 +243,6 @@ export class CachedTokens implements TokenSource {
     this.starts[record + 1] = (this.starts[record] ?? 0) + bytes.readUInt32LE(at);
     this.trained[record] = bytes.readUInt32LE(at + 4);
     this.hashes[record] = bytes.readDoubleLE(at + 8);
+    this.sources[record] = bytes.readUInt32LE(at + 16);
   }
 }

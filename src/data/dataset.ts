@@ -1,3 +1,4 @@
+import { basename } from "node:path";
 import { ThimbleError } from "../errors.js";
 import { Batches, noTrainedToken } from "./batches.js";
 import { cacheKey, dataCacheDirectory, openCache } from "./cache.js";
@@ -38,8 +39,8 @@ export interface DataOptions extends IngestOptions {
 }
 
 export interface DataReport {
-  /** The format of the records, `plain text` or `token ids`. */
-  readonly format: IngestReport["format"] | "token ids";
+  /** The format of the records, `plain text`, `labelled text` or `token ids`. */
+  readonly format: IngestReport["format"] | "labelled text" | "token ids";
   readonly files: IngestReport["files"];
   readonly mode: RowMode;
   readonly train: SideReport;
@@ -56,6 +57,8 @@ export interface Dataset {
   /** In order, once through, the last batch filled up with padding. */
   readonly holdout?: Batches;
   readonly report: DataReport;
+  /** Where the training records come from, by number: what their field `source` says, else the name of their file. */
+  readonly sources: readonly string[];
   /** Closes the files. */
   close(): void;
 }
@@ -91,7 +94,7 @@ async function openSource(
       throw error;
     }
     const files = [{ path: tokens.path, records: 1 }];
-    return { tokens, report: { format: "token ids", files, empty: 0, ignoredFields: [], notices: [] } };
+    return { tokens, report: { format: "token ids", files, empty: 0, ignoredFields: [], sources: [0], notices: [] } };
   }
   if (tokenizer === undefined) throw usage("Text needs a tokenizer", first);
   const files = await findInputs(inputs);
@@ -152,7 +155,17 @@ function assemble(
     train.tokens.close();
     held?.tokens.close();
   };
-  return { train: batches, ...evaluation, report, close };
+  return { train: batches, ...evaluation, report, sources: sourceNames(train.report), close };
+}
+
+/** A file is called by its last part, or by its whole path where that says no more. */
+function sourceNames({ files, sources }: OpenSource["report"]): string[] {
+  const short = files.map(({ path }) => basename(path));
+  return sources.map((source) => {
+    if (typeof source === "string") return source;
+    const name = short[source] ?? "";
+    return short.filter((other) => other === name).length > 1 ? (files[source]?.path ?? name) : name;
+  });
 }
 
 function nothingToTrain({ tokens, report }: OpenSource, where: string | undefined): ThimbleError {

@@ -4,6 +4,7 @@ import type { Example, ExampleOptions } from "./examples.js";
 import { detectFormat, formatError, parseRecord } from "./formats.js";
 import type { RecordFormat } from "./formats.js";
 import type { InputFile } from "./inputs.js";
+import { readCsv } from "./read-csv.js";
 import { readJson, readJsonLines, readText } from "./read-files.js";
 import type { FileRecord } from "./read-files.js";
 import { readParquet } from "./read-parquet.js";
@@ -29,8 +30,16 @@ export interface IngestReport {
   readonly empty: number;
   /** Fields of the records that the format does not use. */
   readonly ignoredFields: readonly string[];
+  /** Where the records come from, by the numbers of their sources: what their field `source` says, else their file. */
+  readonly sources: readonly RecordSource[];
   readonly notices: readonly string[];
 }
+
+/** The value of a field `source`, or the number of a file. */
+export type RecordSource = string | number;
+
+/** Sources that are told apart; further ones count as the last. */
+export const mostSources = 1024;
 
 /** A document between blank lines is held in memory; a longer one than this many UTF-16 units is refused. */
 const longestDocument = 1 << 24;
@@ -44,8 +53,9 @@ export async function ingest(
 ): Promise<IngestReport> {
   const run = new Ingestion(tokenizer, options, writer);
   const counts: { path: string; records: number }[] = [];
-  for (const file of files) {
+  for (const [number, file] of files.entries()) {
     const before = writer.records;
+    run.file = number;
     if (file.kind === "text") await run.readTextFile(file.path);
     else for await (const record of recordsOf(file)) run.addRecord(record);
     counts.push({ path: file.path, records: writer.records - before });
@@ -53,8 +63,10 @@ export async function ingest(
   return { ...run.report(), files: counts };
 }
 
-function recordsOf(file: InputFile): AsyncGenerator<FileRecord> {
+/** The records of a file that is no plain text, in order. */
+export function recordsOf(file: InputFile): AsyncGenerator<FileRecord> {
   if (file.kind === "parquet") return readParquet(file.path);
+  if (file.kind === "csv" || file.kind === "tsv") return readCsv(file.path, file.kind === "csv" ? "," : "\t");
   return file.kind === "json" ? readJson(file.path) : readJsonLines(file.path);
 }
 
@@ -64,6 +76,9 @@ class Ingestion {
   private empty = 0;
   private forcedCuts = 0;
   private readonly fields = new Set<string>();
+  private readonly sources = new Map<RecordSource, number>();
+  /** Number of the file that is being read. */
+  file = 0;
 
   constructor(
     private readonly tokenizer: Tokenizer,
@@ -83,7 +98,7 @@ class Ingestion {
     }
     const format = this.format ?? "plain text";
     const ignoredFields = [...this.fields].filter((field) => !usedFields[format].includes(field)).sort();
-    return { format, empty: this.empty, ignoredFields, notices };
+    return { format, empty: this.empty, ignoredFields, sources: [...this.sources.keys()], notices };
   }
 
   addRecord({ record, where }: FileRecord): void {
@@ -98,7 +113,18 @@ class Ingestion {
       throw formatError(record, expected, where);
     }
     if (this.fields.size < 64) for (const field of Object.keys(record)) this.fields.add(field);
-    this.addExample(parseRecord(record, this.format, where), where);
+    const { source } = record;
+    const named = (typeof source === "string" && source !== "") || typeof source === "number";
+    this.addExample(parseRecord(record, this.format, where), where, named ? String(source) : this.file);
+  }
+
+  /** The number of a source: in the order in which records of them are found. */
+  private sourceNumber(source: RecordSource): number {
+    const known = this.sources.get(source);
+    if (known !== undefined) return known;
+    if (this.sources.size === mostSources) return mostSources - 1;
+    this.sources.set(source, this.sources.size);
+    return this.sources.size - 1;
   }
 
   async readTextFile(path: string): Promise<void> {
@@ -118,18 +144,18 @@ class Ingestion {
     }
     const [end] = endIds(this.tokenizer.special);
     if (end !== undefined && last !== end && this.writer.tokens > before) this.writer.add([end]);
-    if (this.writer.tokens > before) this.writer.endRecord();
+    if (this.writer.tokens > before) this.writer.endRecord(this.sourceNumber(this.file));
     else this.empty++;
   }
 
-  private addExample(example: Example, where: string): void {
+  private addExample(example: Example, where: string, source: RecordSource = this.file): void {
     if (isEmpty(example)) {
       this.empty++;
       return;
     }
     const { ids, weights } = this.encodeAt(example, where);
     this.writer.add(ids, weights);
-    this.writer.endRecord();
+    this.writer.endRecord(this.sourceNumber(source));
     if (this.writer.records % 1000 === 0) this.tellProgress();
   }
 
@@ -152,11 +178,11 @@ class Ingestion {
 
 const usedFields: Readonly<Record<RecordFormat | "plain text", readonly string[]>> = {
   "plain text": [],
-  text: ["text"],
-  "prompt-completion": ["prompt", "completion", "tools"],
-  messages: ["messages", "conversations", "tools"],
-  sharegpt: ["conversations", "system", "tools"],
-  alpaca: ["instruction", "input", "output", "system", "history", "tools"],
+  text: ["source", "text"],
+  "prompt-completion": ["source", "prompt", "completion", "tools"],
+  messages: ["source", "messages", "conversations", "tools"],
+  sharegpt: ["source", "conversations", "system", "tools"],
+  alpaca: ["source", "instruction", "input", "output", "system", "history", "tools"],
 };
 
 function isEmpty(example: Example): boolean {

@@ -4,7 +4,7 @@ import { glob, isDynamicPattern } from "tinyglobby";
 import { ThimbleError } from "../errors.js";
 
 /** How a file is read. */
-export type FileKind = "text" | "jsonl" | "json" | "parquet";
+export type FileKind = "text" | "jsonl" | "json" | "csv" | "tsv" | "parquet";
 
 export interface InputFile {
   readonly path: string;
@@ -18,6 +18,8 @@ const kinds: Readonly<Record<string, FileKind>> = {
   ".jsonl": "jsonl",
   ".ndjson": "jsonl",
   ".json": "json",
+  ".csv": "csv",
+  ".tsv": "tsv",
   ".parquet": "parquet",
 };
 

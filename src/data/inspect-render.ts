@@ -7,7 +7,10 @@ type Colors = ReturnType<typeof picocolors.createColors>;
 /** The inspection as text for a terminal: trained tokens green, others dim, `┃` where a record starts. */
 export function renderInspection(inspection: Inspection, colors: Colors = picocolors): string {
   const { report } = inspection;
-  const rows = inspection.rows.map((row, index) => `${colors.bold(`row ${index}`)}\n${renderRow(row, colors)}`);
+  const rows = inspection.rows.map((row, index) => {
+    const label = row.label === undefined ? "" : `  ${colors.green(printable(row.label))}`;
+    return `${colors.bold(`row ${index}`)}${label}\n${renderRow(row, colors)}`;
+  });
   return [
     ...summary(inspection),
     "",
@@ -26,16 +29,17 @@ function summary({ report, sequence, lengths }: Inspection): string[] {
   return [
     `format      ${report.format}`,
     `files       ${printable(shown.join(", "))}`,
-    `train       ${describeSide(train)}`,
-    ...(holdout === undefined ? [] : [`held out    ${describeSide(holdout)}`]),
+    `train       ${describeSide(train, report.format)}`,
+    ...(holdout === undefined ? [] : [`held out    ${describeSide(holdout, report.format)}`]),
     `lengths     shortest ${lengths.shortest}, median ${lengths.median}, longest ${lengths.longest} tokens`,
     `rows        ${report.mode}, ${sequence} tokens each, ${(100 * train.efficiency).toFixed(1)}% filled`,
   ];
 }
 
-function describeSide(side: SideReport): string {
+function describeSide(side: SideReport, format: Inspection["report"]["format"]): string {
   const { records, tokens, trainedTokens, rows } = side;
-  return `${records} records, ${tokens} tokens, ${trainedTokens} trained, ${rows} rows`;
+  const trained = format === "labelled text" ? "" : `, ${trainedTokens} trained`;
+  return `${records} records, ${tokens} tokens${trained}, ${rows} rows`;
 }
 
 function renderHistogram({ histogram }: Inspection): string[] {

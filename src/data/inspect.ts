@@ -1,4 +1,4 @@
-import type { Batches } from "./batches.js";
+import type { Batch, Batches } from "./batches.js";
 import type { Dataset, DataReport } from "./dataset.js";
 import type { TokenSource } from "./token-source.js";
 import type { Tokenizer } from "./tokenizer.js";
@@ -17,6 +17,8 @@ export interface InspectedRow {
   readonly tokens: readonly InspectedToken[];
   /** Positions without a token. */
   readonly padding: number;
+  /** What is to be told of the row, where records have labels. */
+  readonly label?: string;
 }
 
 /** How many records have from `from` to `to` tokens. */
@@ -37,7 +39,12 @@ export interface Inspection {
 }
 
 /** Gathers what a user should see of the data before training on it. Without a tokenizer, ids stand for texts. */
-export function inspectDataset(dataset: Dataset, tokenizer?: Tokenizer, rows = 2): Inspection {
+export function inspectDataset(
+  dataset: Dataset,
+  tokenizer?: Tokenizer,
+  rows = 2,
+  labelsOf?: (batch: Batch) => readonly string[],
+): Inspection {
   const { source } = dataset.train;
   const lengths = Float64Array.from({ length: source.recordCount }, (_, record) => lengthOf(source, record)).sort();
   const middle = lengths[lengths.length >>> 1] ?? 0;
@@ -46,7 +53,7 @@ export function inspectDataset(dataset: Dataset, tokenizer?: Tokenizer, rows = 2
     sequence: dataset.train.sequence,
     lengths: { shortest: lengths[0] ?? 0, median: middle, longest: lengths.at(-1) ?? 0 },
     histogram: histogram(lengths),
-    rows: firstRows(dataset.train, tokenizer, rows),
+    rows: firstRows(dataset.train, tokenizer, rows, labelsOf),
   };
 }
 
@@ -69,10 +76,16 @@ function histogram(lengths: Float64Array): LengthBucket[] {
   });
 }
 
-function firstRows(batches: Batches, tokenizer: Tokenizer | undefined, count: number): InspectedRow[] {
+function firstRows(
+  batches: Batches,
+  tokenizer: Tokenizer | undefined,
+  count: number,
+  labelsOf: ((batch: Batch) => readonly string[]) | undefined,
+): InspectedRow[] {
   const rows: InspectedRow[] = [];
   for (let step = 0; rows.length < Math.min(count, batches.rowsPerEpoch); step++) {
     const batch = batches.batch(step);
+    const labels = labelsOf?.(batch);
     for (let row = 0; row < batch.batch && rows.length < count; row++) {
       const tokens: InspectedToken[] = [];
       for (let at = row * batch.sequence; at < (row + 1) * batch.sequence; at++) {
@@ -81,9 +94,11 @@ function firstRows(batches: Batches, tokenizer: Tokenizer | undefined, count: nu
         const id = batch.ids[at] ?? 0;
         const text = tokenizer === undefined ? ` ${id}` : tokenizer.tokenText(id);
         // A token counts as the label of the position before it.
-        tokens.push({ id, text, weight: startsPiece ? 0 : (batch.weights[at - 1] ?? 0), startsPiece });
+        const weight = startsPiece || labels !== undefined ? 0 : (batch.weights[at - 1] ?? 0);
+        tokens.push({ id, text, weight, startsPiece });
       }
-      rows.push({ tokens, padding: batch.sequence - tokens.length });
+      const label = labels?.[row];
+      rows.push({ tokens, padding: batch.sequence - tokens.length, ...(label === undefined ? {} : { label }) });
     }
   }
   return rows;

@@ -47,6 +47,10 @@ export class RawTokens implements TokenSource {
     return 0;
   }
 
+  sourceOf(): number {
+    return 0;
+  }
+
   readIds(start: number, into: Int32Array): void {
     const bytes = readRange(this.descriptor, start * this.bytesPerToken, into.length * this.bytesPerToken, this.path);
     decodeIds(bytes, this.bytesPerToken, into);

@@ -8,6 +8,8 @@ export interface TokenSource {
   targets(record: number): number;
   /** A number that is equal for records with equal tokens and weights. */
   hash(record: number): number;
+  /** Number of the source that the record comes from, from 0. */
+  sourceOf(record: number): number;
   /** Whether every token counts, so that weights need not be read. */
   readonly allTrained: boolean;
   /** Token ids of [start, start + into.length). */
@@ -23,13 +25,15 @@ export interface TokenSink {
   readonly records: number;
   /** Appends tokens to the current record; without weights all of them count. */
   add(ids: ArrayLike<number>, weights?: ArrayLike<number>): void;
-  endRecord(): void;
+  /** Ends the current record, which comes from source number `source` (0 if not given). */
+  endRecord(source?: number): void;
 }
 
 /** A record before it is stored: ids, and weights (0 or 1) unless all are 1. */
 export interface TokenRecord {
   readonly ids: ArrayLike<number>;
   readonly weights?: ArrayLike<number>;
+  readonly source?: number;
 }
 
 /** A token source in memory, for small sets, tests and the browser. */
@@ -42,9 +46,11 @@ export class MemoryTokens implements TokenSource {
   private readonly weights: Uint8Array;
   private readonly trained: number[] = [];
   private readonly hashes: number[] = [];
+  private readonly sources: readonly number[];
 
   constructor(records: readonly TokenRecord[]) {
     this.recordCount = records.length;
+    this.sources = records.map(({ source = 0 }) => source);
     this.starts = new Float64Array(records.length + 1);
     records.forEach((record, index) => (this.starts[index + 1] = (this.starts[index] ?? 0) + record.ids.length));
     this.tokenCount = this.starts[records.length] ?? 0;
@@ -72,6 +78,10 @@ export class MemoryTokens implements TokenSource {
 
   hash(record: number): number {
     return this.hashes[record] ?? 0;
+  }
+
+  sourceOf(record: number): number {
+    return this.sources[record] ?? 0;
   }
 
   readIds(start: number, into: Int32Array): void {

@@ -8,7 +8,10 @@ export interface LibraryTokenizer {
   readonly pre_tokenizer: LibraryPreTokenizer | null;
   readonly model: LibraryModel;
   readonly decoder: LibraryDecoder | null;
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: (number | null | undefined)[] };
+  encode(
+    text: string,
+    options: { add_special_tokens: boolean; text_pair?: string; return_token_type_ids?: boolean },
+  ): { ids: (number | null | undefined)[]; token_type_ids?: number[] };
   decode(ids: number[], options: { skip_special_tokens: boolean; clean_up_tokenization_spaces: boolean }): string;
 }
 

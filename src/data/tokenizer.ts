@@ -46,6 +46,11 @@ export interface Tokenizer {
   /** What a user should know about this tokenizer, a sentence each. */
   readonly notices: readonly string[];
   encode(text: string, options?: EncodeOptions): number[];
+  /**
+   * One text, or two together, as the model's post-processor frames them, in at most `limit` tokens: of texts that are
+   * too long, the longer one is cut off first.
+   */
+  encodePair(first: string, second: string | undefined, limit: number): EncodedPair;
   /** Encodes a text that arrives in parts, in bounded memory; the ids equal those of encode() on the whole. */
   encodeStream(
     chunks: AsyncIterable<string> | Iterable<string>,
@@ -58,6 +63,15 @@ export interface Tokenizer {
   tokenId(text: string): number | undefined;
   /** Whether the token is one of the control tokens that decode() leaves out with `skipSpecial`. */
   isSpecial(id: number): boolean;
+}
+
+/** A text, or two together, as token ids. */
+export interface EncodedPair {
+  readonly ids: readonly number[];
+  /** Where the second part begins; the number of ids where there is none. */
+  readonly second: number;
+  /** Whether anything was cut off. */
+  readonly truncated: boolean;
 }
 
 /** What createTokenizer() needs beside the tokenizer.json. */
@@ -107,6 +121,7 @@ class LoadedTokenizer implements Tokenizer {
   private readonly cutter: TextCutter;
   private readonly prefix: readonly number[];
   private readonly suffix: readonly number[];
+  private pairFrame: PairFrame | undefined;
 
   constructor(
     private readonly library: LibraryTokenizer,
@@ -137,6 +152,23 @@ class LoadedTokenizer implements Tokenizer {
     else for (const piece of this.cutter.cut(text)) add(piece);
     if (options.addSpecial !== false) ids.push(...this.suffix);
     return ids;
+  }
+
+  encodePair(first: string, second: string | undefined, limit: number): EncodedPair {
+    const plain = { addSpecial: false };
+    const one = this.encode(first, plain);
+    if (second === undefined) {
+      const room = roomFor(limit, this.prefix.length + this.suffix.length);
+      const ids = [...this.prefix, ...one.slice(0, room), ...this.suffix];
+      return { ids, second: ids.length, truncated: one.length > room };
+    }
+    const other = this.encode(second, plain);
+    const { before, between, after, ownBetween } = (this.pairFrame ??= this.findPairFrame());
+    const room = roomFor(limit, before.length + between.length + after.length);
+    const [keptOne, keptOther] = longestFirst(one.length, other.length, room);
+    const start = before.length + keptOne + ownBetween;
+    const ids = [...before, ...one.slice(0, keptOne), ...between, ...other.slice(0, keptOther), ...after];
+    return { ids, second: start, truncated: keptOne + keptOther < one.length + other.length };
   }
 
   async *encodeStream(
@@ -208,6 +240,33 @@ class LoadedTokenizer implements Tokenizer {
     throw brokenTokenizer(this.where, "its post-processor names tokens that are not in the vocabulary");
   }
 
+  /** What the post-processor puts before, between and after the ids of two texts. */
+  private findPairFrame(): PairFrame {
+    const { ids, token_type_ids: types } = this.library.encode("a", {
+      text_pair: "a",
+      add_special_tokens: true,
+      return_token_type_ids: true,
+    });
+    const known = ids.map((id) => id ?? -1);
+    const plain = this.encodePiece({ text: "a", continues: false });
+    const at = (from: number): number => {
+      for (let start = from; start + plain.length <= known.length; start++) {
+        if (plain.every((id, index) => known[start + index] === id)) return start;
+      }
+      throw brokenTokenizer(this.where, "its post-processor does not put two texts together");
+    };
+    const first = at(0);
+    const second = at(first + plain.length);
+    const between = known.slice(first + plain.length, second);
+    const typed = (types ?? []).slice(first + plain.length, second).findIndex((type) => type === 1);
+    return {
+      before: known.slice(0, first),
+      between,
+      after: known.slice(second + plain.length),
+      ownBetween: typed < 0 ? between.length : typed,
+    };
+  }
+
   private checkId(id: number): number {
     if (Number.isInteger(id) && id >= 0) return id;
     throw new ThimbleError("token-id-range", "This is not a token id", {
@@ -215,6 +274,33 @@ class LoadedTokenizer implements Tokenizer {
       expected: "an integer >= 0",
     });
   }
+}
+
+interface PairFrame {
+  readonly before: readonly number[];
+  readonly between: readonly number[];
+  readonly after: readonly number[];
+  /** How many of those between belong to the first part. */
+  readonly ownBetween: number;
+}
+
+function roomFor(limit: number, framed: number): number {
+  if (limit > framed) return limit - framed;
+  throw new ThimbleError("tokenizer-limit", "The rows have no room for a text beside its special tokens", {
+    where: "seq",
+    given: `${limit} tokens a row`,
+    expected: `more than ${framed}`,
+    fix: "Give a larger --seq.",
+  });
+}
+
+/** How many ids stay of two texts: the longer one is cut off down to the shorter, then both (Hugging Face's rule). */
+function longestFirst(one: number, other: number, room: number): [number, number] {
+  if (one + other <= room) return [one, other];
+  const short = Math.min(one, other);
+  const half = Math.floor(room / 2);
+  const [kept, long] = 2 * short > room ? [half, room - half] : [short, room - short];
+  return one <= other ? [kept, long] : [long, kept];
 }
 
 /** All ids that end a text or a turn, the usual one first. */

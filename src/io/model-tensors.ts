@@ -19,16 +19,37 @@ export function huggingFaceTensors(
   family: Family,
   file: TensorFile,
 ): Map<string, StoredTensor> {
-  const { prefix, ignored } = family;
+  const { prefix, ignored, alias } = family;
   const find = ({ name, kind }: ParameterSpec): StoredTensor & { readonly candidates: readonly string[] } => {
     const candidates = [name, ...(name.startsWith(prefix) ? [name.slice(prefix.length)] : [])];
     if (kind === "embedding" && definition.tiedEmbeddings) candidates.push("lm_head.weight");
+    if (alias !== undefined) candidates.push(...candidates.map(alias));
     const found = candidates.find((candidate) => file.tensors.has(candidate)) ?? name;
     return { name: found, shape: [], interleavedHeads: 0, added: 0, candidates };
   };
   // Where the embedding is the output layer too, checkpoints may hold a copy under the head's name.
   const spare = definition.tiedEmbeddings ? ["lm_head.weight"] : [];
-  return matched(definition, file, find, (name) => spare.includes(name) || ignored.some((rule) => rule.test(name)));
+  const isIgnored = (name: string): boolean => spare.includes(name) || ignored.some((rule) => rule.test(name));
+  const lacking = lackingTensors(definition, family, file);
+  // What the file has of a part that is drawn anew (a head of other labels) is no fault of the file.
+  const replaced = new Set(lacking.map((parameter) => find(parameter).name));
+  const parameters = definition.parameters.filter((parameter) => !lacking.includes(parameter));
+  return matched({ ...definition, parameters }, file, find, (name) => replaced.has(name) || isIgnored(name));
+}
+
+/**
+ * The tensors that a Hugging Face checkpoint may lack and does, and those that it has for other labels: they are drawn
+ * anew, whole layers at a time.
+ */
+export function lackingTensors(definition: ModelDefinition, family: Family, file: TensorFile): ParameterSpec[] {
+  const optional = definition.parameters.filter(({ initial }) => initial !== undefined);
+  const has = ({ name, shape }: ParameterSpec): boolean =>
+    [name, ...(name.startsWith(family.prefix) ? [name.slice(family.prefix.length)] : [])].some((candidate) => {
+      const info = file.tensors.get(candidate);
+      return info !== undefined && fits(info.shape, shape);
+    });
+  const lost = new Set(optional.filter((parameter) => !has(parameter)).map(({ linear }) => linear?.path));
+  return optional.filter(({ linear }) => lost.has(linear?.path));
 }
 
 /** Tensors of a GGUF file. */

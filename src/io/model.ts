@@ -4,11 +4,13 @@ import { basename, dirname, join } from "node:path";
 import { ThimbleError } from "../errors.js";
 import type { Shape } from "../ir/shape.js";
 import { fromGgufMetadata, fromHuggingFaceConfig, ggufFamily, modelFamily } from "../models/registry.js";
+import { weightOf } from "../models/parameters.js";
 import type { ModelDefinition } from "../models/types.js";
 import type { GgufFile } from "./gguf.js";
 import { openGguf } from "./gguf.js";
 import { isDirectory, isFile, withFile } from "./header.js";
-import { ggufTensors, huggingFaceTensors } from "./model-tensors.js";
+import { DrawnWeights } from "./drawn-weights.js";
+import { ggufTensors, huggingFaceTensors, lackingTensors } from "./model-tensors.js";
 import type { SafetensorsFile } from "./safetensors.js";
 import { openSafetensors } from "./safetensors.js";
 import { parseStrictJson } from "./strict-json.js";
@@ -22,6 +24,15 @@ interface OpenedModel {
   readonly definition: ModelDefinition;
   /** Close it when the weights are read. */
   readonly weights: WeightSource;
+  /** Tensors that the files lack: `weights` draws them from the seed. */
+  readonly drawn: readonly string[];
+}
+
+export interface OpenOptions {
+  /** Changes a Hugging Face configuration before it is read, to give a model another head. */
+  readonly configure?: ((config: unknown) => Promise<unknown>) | undefined;
+  /** Of the tensors that the files lack; 0 if not given. */
+  readonly seed?: number | undefined;
 }
 
 /** A folder of a Hugging Face checkpoint. */
@@ -55,10 +66,10 @@ const configLimit = 16 * 2 ** 20;
  * one). Every tensor that the model needs is found and its shape compared, so that what can be wrong is told
  * before anything is loaded.
  */
-export async function openModel(path: string): Promise<ModelFiles> {
+export async function openModel(path: string, options: OpenOptions = {}): Promise<ModelFiles> {
   if (path.endsWith(".gguf")) return openGgufModel(path);
   if (path.endsWith(".safetensors") || path.endsWith(".safetensors.index.json")) {
-    return openHuggingFaceModel(dirname(path), path);
+    return openHuggingFaceModel(dirname(path), path, options);
   }
   if (!(await isDirectory(path))) {
     throw new ThimbleError("model-path", "There is no model here", {
@@ -67,7 +78,7 @@ export async function openModel(path: string): Promise<ModelFiles> {
     });
   }
   const alone = (await isFile(join(path, "config.json"))) ? undefined : await onlyGguf(path);
-  return alone === undefined ? openHuggingFaceModel(path, path) : openGgufModel(alone);
+  return alone === undefined ? openHuggingFaceModel(path, path, options) : openGgufModel(alone);
 }
 
 /** The GGUF file of a folder that has one, or the first part of one. */
@@ -84,12 +95,17 @@ async function onlyGguf(folder: string): Promise<string | undefined> {
   return firsts[0] === undefined ? undefined : join(folder, firsts[0]);
 }
 
-async function openHuggingFaceModel(folder: string, weightsPath: string): Promise<HuggingFaceModel> {
-  const config = await readConfig(join(folder, "config.json"));
+async function openHuggingFaceModel(
+  folder: string,
+  weightsPath: string,
+  { configure, seed = 0 }: OpenOptions,
+): Promise<HuggingFaceModel> {
+  const read = await readConfig(join(folder, "config.json"));
+  const config = configure === undefined ? read : await configure(read);
   const definition = fromHuggingFaceConfig(config);
   const file = await openSafetensors(weightsPath);
-  const weights = await guarded(file, () => huggingFaceWeights(definition, config, file, folder));
-  return { format: "huggingface", definition, weights, files: { folder, config } };
+  const found = await guarded(file, () => huggingFaceWeights(definition, config, file, folder, seed));
+  return { format: "huggingface", ...found, files: { folder, config } };
 }
 
 function huggingFaceWeights(
@@ -97,12 +113,29 @@ function huggingFaceWeights(
   config: unknown,
   file: SafetensorsFile,
   folder: string,
-): WeightSource {
+  seed: number,
+): OpenedModel {
   const family = modelFamily(String((config as Record<string, unknown>)["model_type"]));
-  return within(folder, () => new FileWeights(file, huggingFaceTensors(definition, family, file)));
+  const own = within(folder, () => new FileWeights(file, huggingFaceTensors(definition, family, file)));
+  const lacking = lackingTensors(definition, family, file);
+  const drawn = lacking.map(({ name }) => name);
+  const weights = drawn.length === 0 ? own : new DrawnWeights(own, lacking, seed);
+  return { definition: withNewTensors(definition, drawn), weights, drawn };
 }
 
-async function readConfig(path: string): Promise<unknown> {
+/** What is new must train, and be saved beside adapters: it belongs to the task, wherever it stands in the model. */
+function withNewTensors(definition: ModelDefinition, drawn: readonly string[]): ModelDefinition {
+  const { task, linears } = definition;
+  if (task === undefined || drawn.length === 0) return definition;
+  return {
+    ...definition,
+    linears: linears.filter((linear) => !drawn.includes(weightOf(linear).name)),
+    task: { ...task, head: [...new Set([...task.head, ...drawn])] },
+  };
+}
+
+/** config.json of a Hugging Face folder, parsed. */
+export async function readConfig(path: string): Promise<unknown> {
   if (!(await isFile(path))) {
     throw new ThimbleError("model-config", "The model's folder has no config.json", {
       where: dirname(path),
@@ -133,7 +166,8 @@ async function openGgufModel(path: string): Promise<GgufModel> {
     const definition = fromGgufMetadata(facts);
     const family = ggufFamily(String(metadata.get("general.architecture")));
     const found = within(basename(path), () => ggufTensors(definition, family, file));
-    return { format: "gguf", definition, weights: new FileWeights(file, found), files: { path, metadata } };
+    const weights = new FileWeights(file, found);
+    return { format: "gguf", definition, weights, drawn: [], files: { path, metadata } };
   });
 }
 

@@ -17,6 +17,7 @@ const configSchema = z.looseObject({
   alpha_pattern: z.record(z.string(), z.number().positive()).nullish(),
   init_lora_weights: z.union([z.boolean(), z.string()]).default(true),
   bias: z.string().default("none"),
+  modules_to_save: z.array(z.string()).nullish(),
   base_model_name_or_path: z.string().nullish(),
 });
 
@@ -25,7 +26,6 @@ export type PeftConfig = z.infer<typeof configSchema>;
 /** Settings that change what the adapter computes, in ways that Thimble does not. */
 const unsupported = [
   "lora_bias",
-  "modules_to_save",
   "layer_replication",
   "target_parameters",
   "trainable_token_indices",

@@ -7,7 +7,7 @@ import type { MethodSelection } from "../methods/compose.js";
 import { patternLookup } from "../methods/pattern.js";
 import { moduleMatcher, targetNames } from "../methods/targets.js";
 import type { PeftForm } from "../methods/types.js";
-import type { LinearSpec, ModelDefinition } from "../models/types.js";
+import type { LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
 import { writeJsonAtomically } from "./atomic.js";
 import { isFile, withFile } from "./header.js";
 import type { PeftConfig } from "./peft-config.js";
@@ -19,8 +19,8 @@ import { parseStrictJson } from "./strict-json.js";
 import { readExactly } from "./tensor-file.js";
 
 const prefix = "base_model.model.";
-const configName = "adapter_config.json";
-const weightsName = "adapter_model.safetensors";
+export const adapterConfigName = "adapter_config.json";
+export const adapterWeightsName = "adapter_model.safetensors";
 /** Patterns for every layer of a very large model fit in a fraction of this. */
 const configLimit = 4 * 2 ** 20;
 
@@ -39,8 +39,8 @@ export interface PeftAdapter {
  * belong to a layer of the model; what does not is named in one error, before any data is read.
  */
 export async function readPeft(folder: string, model: ModelDefinition): Promise<PeftAdapter> {
-  const where = join(folder, configName);
-  const { config, warnings } = checkPeftConfig(await readConfig(folder), where);
+  const where = join(folder, adapterConfigName);
+  const { config, warnings } = checkPeftConfig(await readAdapterConfig(folder), where);
   const file = await openWeights(folder);
   try {
     const expected = expectedTensors(config, model, file, warnings, where);
@@ -58,10 +58,11 @@ export async function readPeft(folder: string, model: ModelDefinition): Promise<
   }
 }
 
-async function readConfig(folder: string): Promise<unknown> {
-  const path = join(folder, configName);
+/** `adapter_config.json` of a folder, parsed and not yet checked. */
+export async function readAdapterConfig(folder: string): Promise<unknown> {
+  const path = join(folder, adapterConfigName);
   if (!(await isFile(path))) {
-    throw new ThimbleError("peft-missing", `The adapter's folder has no ${configName}`, {
+    throw new ThimbleError("peft-missing", `The adapter's folder has no ${adapterConfigName}`, {
       where: folder,
       fix: "Name the folder that PEFT's save_pretrained wrote.",
     });
@@ -80,11 +81,12 @@ async function readConfig(folder: string): Promise<unknown> {
   });
 }
 
-async function openWeights(folder: string): Promise<SafetensorsFile> {
-  const path = join(folder, weightsName);
+/** The tensors of an adapter folder; close the file after use. */
+export async function openWeights(folder: string): Promise<SafetensorsFile> {
+  const path = join(folder, adapterWeightsName);
   if (await isFile(path)) return openSafetensors(path);
   const pickled = await isFile(join(folder, "adapter_model.bin"));
-  throw new ThimbleError("peft-missing", `The adapter's folder has no ${weightsName}`, {
+  throw new ThimbleError("peft-missing", `The adapter's folder has no ${adapterWeightsName}`, {
     where: folder,
     ...(pickled ? { given: "adapter_model.bin, a pickle, which can run code when it is read" } : {}),
     fix: pickled
@@ -106,7 +108,7 @@ function expectedTensors(
   const present = (path: string): boolean =>
     [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"].some((end) => file.tensors.has(prefix + path + end));
   const targets = model.linears.filter((spec) => present(spec.path) || chosen(spec));
-  const shapes = new Map<string, Shape>();
+  const shapes = new Map<string, Shape>(savedTensors(config, model, where).map(({ name, shape }) => [name, shape]));
   for (const { path, inputs, outputs } of targets) {
     const rank = rankOf(path);
     shapes.set(`${path}.lora_A.weight`, [rank, inputs]);
@@ -114,6 +116,32 @@ function expectedTensors(
     if (config.use_dora) shapes.set(`${path}.lora_magnitude_vector`, [outputs]);
   }
   return { targets, shapes };
+}
+
+/** Names under which PEFT looks for the head of any model; most have one of the two. */
+const headNames = ["classifier", "score"];
+
+/** The tensors of the head, which lie in the adapter whole where `modules_to_save` names it. */
+function savedTensors({ modules_to_save: saved }: PeftConfig, model: ModelDefinition, where: string): ParameterSpec[] {
+  const head = new Set(model.task?.head);
+  const modules = model.parameters.filter(({ name }) => head.has(name));
+  const strange = (saved ?? []).filter(
+    (name) => !headNames.includes(name) && !modules.some((tensor) => savedModule(tensor.name) === name),
+  );
+  if (strange.length > 0 || (model.task === undefined && (saved ?? []).length > 0)) {
+    throw new ThimbleError("peft-unsupported", "The adapter saves modules that Thimble does not train whole", {
+      given: `modules_to_save ${JSON.stringify(saved)}`,
+      expected: model.task === undefined ? "none, as the model predicts tokens" : headNames.join(", "),
+      where,
+      fix: "Merge it into its base with PEFT, and train from there.",
+    });
+  }
+  return modules.filter(({ name }) => saved?.includes(savedModule(name)) === true);
+}
+
+/** What PEFT calls the module that a tensor of a head belongs to. */
+function savedModule(tensor: string): string {
+  return tensor.startsWith("classifier.") ? "classifier" : tensor.slice(0, tensor.lastIndexOf("."));
 }
 
 /** Whether the configuration targets a layer; where its expression cannot be read, the tensors alone decide. */
@@ -160,7 +188,7 @@ function checkTensors(expected: ReadonlyMap<string, Shape>, file: SafetensorsFil
   if (faults.length === 0) return;
   throw new ThimbleError("peft-tensors", "The adapter's tensors do not fit its configuration and the model", {
     given: faults.join("; "),
-    where: join(folder, weightsName),
+    where: join(folder, adapterWeightsName),
     fix: "Check that the adapter was trained on this model.",
   });
 }
@@ -204,23 +232,29 @@ function settingsOf(
 export interface PeftOrigin {
   /** Hub name or path of the base model, for whoever loads the adapter. */
   readonly baseModel?: string;
+  /** Tensors of the head of a model with a task, which are saved whole. */
+  readonly head?: ReadonlyMap<string, { readonly shape: Shape; readonly data: Float32Array }>;
 }
 
 /** Writes an adapter folder that PEFT, and what reads PEFT's files, can load over the base model. */
-export async function writePeft(folder: string, form: PeftForm, { baseModel }: PeftOrigin = {}): Promise<void> {
-  const tensors = [...form.tensors].map(([name, { shape, data }]) => {
+export async function writePeft(folder: string, form: PeftForm, { baseModel, head }: PeftOrigin = {}): Promise<void> {
+  const modules = [...new Set([...(head?.keys() ?? [])].map(savedModule))];
+  const tensors = [...form.tensors, ...(head ?? [])].map(([name, { shape, data }]) => {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     return { name: prefix + name, type: "f32", shape, chunks: () => [bytes] };
   });
   const size = tensors.find(({ shape, chunks }) => chunks()[0]?.length !== 4 * elements(shape));
   if (size !== undefined) throw new ThimbleError("adapter-tensor", `${size.name} has other values than its shape says`);
-  await writeSafetensors(join(folder, weightsName), tensors, { format: "pt" });
+  await writeSafetensors(join(folder, adapterWeightsName), tensors, { format: "pt" });
   const config: Record<string, unknown> = {
     ...form.config,
     auto_mapping: null,
     base_model_name_or_path: baseModel ?? null,
-    task_type: "CAUSAL_LM",
+    ...(head === undefined ? { task_type: "CAUSAL_LM" } : { task_type: "SEQ_CLS", modules_to_save: modules }),
   };
   const sorted = Object.keys(config).sort();
-  await writeJsonAtomically(join(folder, configName), Object.fromEntries(sorted.map((key) => [key, config[key]])));
+  await writeJsonAtomically(
+    join(folder, adapterConfigName),
+    Object.fromEntries(sorted.map((key) => [key, config[key]])),
+  );
 }

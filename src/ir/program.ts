@@ -26,6 +26,8 @@ export interface Program {
   readonly loss?: Node;
   /** What the forward pass makes for the backward pass alone, where it keeps something else than it computes with. */
   readonly saved?: readonly Node[];
+  /** Its passes through the model go side by side, block after block: what one reads of a block, all read in one visit. */
+  readonly visits?: boolean;
   /** Gradients of trainables, for the memory report. */
   readonly gradients: readonly Node[];
 }

@@ -51,6 +51,7 @@ test("terms add up, changes follow each other, and names carry the method", () =
   )({
     graph,
     variant: "",
+    idle: new Map(),
     tensors: new Map([["w", { before: one, gradient: one, after: constant(graph, 5) }]]),
     state: (name) => {
       asked.push(name);

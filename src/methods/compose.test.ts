@@ -29,6 +29,7 @@ function scaling(id: string, factor: number, claims: readonly Claim[] = []): Met
     paper: "",
     year: 2024,
     summary: "Scales for the tests of composition.",
+    reduces: [],
     fills: ["linear", "select"],
     config: z.strictObject({ block: z.int().default(0) }),
     resolve: (config) => ({

@@ -1,27 +1,33 @@
 import { ThimbleError } from "../errors.js";
 import type { Node } from "../ir/node.js";
-import type { Block, BlockPart, LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
-import type { Optimizer } from "../optim/types.js";
+import type { BlockPart, LinearSpec, ModelDefinition, ParameterSpec, Place, Tower } from "../models/types.js";
 import { checkClaims } from "./claims.js";
 import type { Estimator } from "./estimator.js";
 import { afterwards } from "./afterwards.js";
+import type { HostSide } from "./host.js";
+import { hostSide } from "./host.js";
 import { nearestName } from "./nearest.js";
 import { methods as registered } from "./registry.js";
 import { parseSettings } from "./settings.js";
+import type { Watching } from "./watch.js";
+import { watching } from "./watch.js";
 import type {
   AdaptContext,
   AdapterTensor,
+  Calibration,
   CollectContext,
   Collected,
+  Deferral,
   ExportContext,
+  HostIntegers,
   HostTensors,
   Method,
   PeftForm,
+  Placement,
   PrepareContext,
   RegulariseContext,
   ResolvedMethod,
-  TrainedTensor,
-  Turns,
+  RunFacts,
 } from "./types.js";
 
 export interface MethodSelection {
@@ -30,52 +36,60 @@ export interface MethodSelection {
 }
 
 /** Several methods as one: what the step builder, the trainer and the exporters need of them. */
-export interface ComposedMethods {
+export interface ComposedMethods extends HostSide, Watching {
   readonly methods: readonly ResolvedMethod[];
   /** One linear layer: the first method of the selection wraps the base, the next wraps that, and so on. */
   linear(context: AdaptContext, spec: LinearSpec, x: Node, base: (x: Node) => Node): Node;
+  /** Rows that stand in front of every row of the batch. */
+  readonly prefix: number;
   /** What the first block reads, made of the embedding's rows. */
-  embedded(context: AdaptContext, rows: Node): Node;
+  embedded(context: AdaptContext, rows: Node, positions: Node): Node;
   /** What a part of a block adds: the first method wraps the model's own body, the next wraps that, and so on. */
   part(context: AdaptContext, part: BlockPart, block: number, x: Node, body: (x: Node) => Node): Node;
+  /** A value of a block as what follows computes with it: each method sees what the ones before it made of it. */
+  represent(context: AdaptContext, place: Place, x: Node): Node;
   /** How the blocks are chained, where a method says. */
-  readonly stack?: (context: AdaptContext, blocks: readonly Block[], x: Node) => Node;
+  readonly stack?: (context: AdaptContext, tower: Tower, x: Node) => Node;
   /** `x`, the operand of a layer's product whose other side trains, with what backward reads of it. */
   saved(context: AdaptContext, spec: LinearSpec, x: Node): Node;
   /** Whether a base tensor trains. */
   trains(parameter: ParameterSpec): boolean;
   /** The storage format that a method packs a base tensor into; undefined = what the run gives it. */
   baseFormat(parameter: ParameterSpec): string | undefined;
-  /** The update rule of a trained tensor in a kind of step: each method may wrap that of the ones before it. */
-  update(tensor: TrainedTensor, optimizer: Optimizer, variant: string): Optimizer;
   /** Kinds of steps beside the ordinary one, "". */
   readonly variants: readonly string[];
-  /** What kind of step number `step` (from 0) is. */
-  variant(step: number): string;
+  /** What kind of step number `step` (from 0) is, in its first micro-batch and in its update, or in a later one. */
+  variant(step: number, microBatch?: number): string;
   /** The methods' numbers of step number `step` (from 0), by the names of their leaves. */
   scalars(step: number): Readonly<Record<string, number>>;
   /** What the methods add to the loss, f32 []; absent = nothing. */
   readonly regularise?: (context: RegulariseContext) => Node;
   /** What comes after the updates; absent = nothing. States and scalars are named as their leaves. */
   readonly collect?: (context: CollectContext) => Collected;
-  /** Which blocks train when, where they take turns. */
-  readonly turns?: Turns;
   /** Every new trainable tensor. */
   readonly adapters: readonly AdapterTensor[];
+  /** Integers that an adapter must hold beside the trained tensors. */
+  readonly integers: readonly string[];
   /** Whether `prepare` does anything: if not, base weights need not be read before training. */
   readonly prepares: boolean;
   prepare(context: PrepareContext): Promise<void>;
+  /** Statistics that `prepare` needs at the start of a run. */
+  readonly calibrate?: Calibration;
   /** The lowest of the methods' suggestions, or that of the method that makes the gradients. */
   readonly learningRate: number;
   /** The optimizer that suits the methods, where it is not the usual one. */
   readonly optimizer?: string;
   /** How gradients are made; absent = backpropagation. */
   readonly estimate?: Estimator;
+  /** Where the base's tensors lie while they are not used; absent = as the run says. */
+  readonly place?: Placement;
+  /** Updates are left for the next step to apply; absent = every step makes its own. */
+  readonly defer?: Deferral;
   readonly saves: "adapter" | "weights";
   /** The adapter as a PEFT directory; absent where the methods have no such form. */
   readonly peft?: (tensors: HostTensors, context: ExportContext) => Promise<PeftForm>;
   /** A linear layer's weight with every method's change folded in; the weight itself where there is none. */
-  merge(spec: LinearSpec, weight: Float32Array, tensors: HostTensors): Float32Array;
+  merge(spec: LinearSpec, weight: Float32Array, tensors: HostTensors, integers?: HostIntegers): Float32Array;
 }
 
 /** The registered method of that id, or an error with the nearest name. */
@@ -94,7 +108,7 @@ export function findMethod(id: string, known: readonly Method[] = registered): M
 /** A selection with the settings that follow from the run, beneath those that are given. */
 export function withRunDefaults(
   { id, settings }: MethodSelection,
-  run: { readonly steps: number },
+  run: RunFacts,
   known: readonly Method[] = registered,
 ): MethodSelection {
   return { id, settings: { ...findMethod(id, known).defaultsFor?.(run), ...settings } };
@@ -115,11 +129,13 @@ export function composeMethods(
     return method.resolve(parseSettings(id, method.config, settings), model);
   };
   const resolved = selection.map(resolve);
-  const own = resolved.some(trainsSomething) ? resolved : resolved.map((method) => method.alone ?? method);
+  const own = resolved.some(trainsSomething) ? resolved : resolved.map(alone);
   const brought = own.some(trainsSomething) ? [] : companionsOf(selection, known);
-  const methods = [...brought.map((id) => resolve({ id, settings: {} })), ...own];
-  checkClaims(methods);
-  for (const method of methods) method.check?.(methods);
+  const companions = brought.map((id) => resolve({ id, settings: {} }));
+  const selected = [...(companions.some(trainsSomething) ? companions : companions.map(alone)), ...own];
+  checkClaims(selected);
+  for (const method of selected) method.check?.(selected);
+  const methods = selected.map((method) => method.beside?.(selected) ?? method);
   const rates = methods.flatMap((method) => method.learningRate ?? []);
   if (rates.length === 0) {
     throw new ThimbleError("methods-none", `Nothing trains with ${methods.map(({ id }) => id).join(", ")} alone`, {
@@ -132,31 +148,42 @@ export function composeMethods(
   const saves = methods.some((method) => method.saves === "weights") ? "weights" : "adapter";
   const suggestion = methods.flatMap(({ suggests }) => suggests ?? [])[0];
   const estimate = methods.flatMap(({ slots }) => slots.estimate ?? [])[0];
+  const place = methods.flatMap(({ slots }) => slots.place ?? [])[0];
+  const defer = methods.flatMap(({ slots }) => slots.defer ?? [])[0];
   const kinds = methods.flatMap(({ slots }) => slots.steps ?? []);
-  const turns = methods.flatMap((method) => method.slots.turns ?? [])[0];
+  // What belongs to the model's task is new to it, so it trains whatever else does.
+  const head = new Set(model.task?.head);
   const stack = methods.flatMap((method) => method.slots.stack ?? [])[0];
+  const calibrate = methods.flatMap((method) => method.slots.calibrate ?? [])[0];
   refuseTwoKinds(methods);
   refusePacking(methods, model);
   return {
     methods,
     linear: (context, spec, x, base) => wrapped(methods, context, spec, base)(x),
-    embedded: (context, rows) => methods.reduce((value, { slots }) => slots.embedded?.(context, value) ?? value, rows),
+    prefix: methods.reduce((sum, { slots }) => sum + (slots.prefix ?? 0), 0),
+    embedded: (context, rows, positions) =>
+      methods.reduce((value, { slots }) => slots.embedded?.(context, value, positions) ?? value, rows),
     part: (context, part, block, x, body) =>
       methods.reduce((next, { slots }) => {
         const wrap = slots.part;
         return wrap === undefined ? next : (own: Node) => wrap(context, part, block, own, next);
       }, body)(x),
     ...(stack === undefined ? {} : { stack }),
+    ...(calibrate === undefined ? {} : { calibrate }),
+    represent: (context, place, x) =>
+      methods.reduce((value, { slots }) => slots.represent?.(context, place, value) ?? value, x),
     saved: (context, spec, x) => methods.reduce((value, { slots }) => slots.saved?.(context, spec, value) ?? value, x),
-    trains: (parameter) => methods.some((method) => method.slots.select?.(parameter) === true),
+    trains: (parameter) =>
+      head.has(parameter.name) || methods.some((method) => method.slots.select?.(parameter) === true),
     baseFormat: (parameter) => methods.flatMap(({ slots }) => slots.format?.(parameter) ?? [])[0],
-    update: (tensor, optimizer, variant) =>
-      methods.reduce((rule, { slots }) => slots.update?.(tensor, rule, variant) ?? rule, optimizer),
+    ...watching(methods),
     variants: kinds.flatMap((kind) => kind.variants),
-    variant: (step) => kinds.map((kind) => kind.variant(step)).find((name) => name !== "") ?? "",
+    variant: (step, microBatch = 0) =>
+      kinds.map((kind) => kind.variant(step, microBatch)).find((name) => name !== "") ?? "",
     ...afterwards(methods),
-    ...(turns === undefined ? {} : { turns }),
+    ...hostSide(methods),
     adapters: methods.flatMap((method) => method.adapters),
+    integers: methods.flatMap((method) => method.integers ?? []),
     prepares: methods.some((method) => method.slots.prepare !== undefined),
     prepare: async (context) => {
       for (const method of methods) await method.slots.prepare?.(context);
@@ -164,12 +191,29 @@ export function composeMethods(
     learningRate: suggestion?.rate[saves] ?? Math.min(...rates),
     ...(suggestion === undefined ? {} : { optimizer: suggestion.optimizer }),
     ...(estimate === undefined ? {} : { estimate }),
+    ...(place === undefined ? {} : { place }),
+    ...(defer === undefined ? {} : { defer }),
     saves,
     // Two adapters in one file would need two configurations.
-    ...(peft === undefined || exporters.length > 1 ? {} : { peft }),
-    merge: (spec, weight, tensors) =>
-      methods.reduce((merged, method) => method.merge?.(spec, merged, tensors) ?? merged, weight),
+    ...(peft === undefined || exporters.length > 1 || methods.some((method) => method.peft === undefined && addsToModel(method)) ? {} : { peft }),
+    merge: (spec, weight, tensors, integers = new Map()) =>
+      methods.reduce((merged, method) => method.merge?.(spec, merged, tensors, integers) ?? merged, weight),
   };
+}
+
+/** What a method is where no other trains anything. */
+function alone(method: ResolvedMethod): ResolvedMethod {
+  return method.alone ?? method;
+}
+
+/** Whether a method adds something to what the model computes, beside how its weights are stored. */
+export function addsToModel({ slots: { stack, part, embedded }, adapters }: ResolvedMethod): boolean {
+  return adapters.length > 0 || [stack, part, embedded].some((slot) => slot !== undefined);
+}
+
+/** Whether a method decides what the trained model computes, and not only how it trains. */
+export function computes(method: ResolvedMethod): boolean {
+  return addsToModel(method) || method.slots.format !== undefined;
 }
 
 function trainsSomething({ slots, adapters }: ResolvedMethod): boolean {

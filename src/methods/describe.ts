@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Method } from "./types.js";
+import type { MemoryKind, Method } from "./types.js";
 
 /** One setting of a method, as a row of a table. */
 export interface SettingDescription {
@@ -19,6 +19,10 @@ export interface MethodDescription {
   readonly year: number;
   readonly summary: string;
   readonly fills: readonly string[];
+  /** Kinds of memory that it takes less of than training all weights. */
+  readonly reduces: readonly MemoryKind[];
+  /** Methods that it brings along where nothing else trains. */
+  readonly companions: readonly string[];
   readonly settings: readonly SettingDescription[];
 }
 
@@ -41,8 +45,8 @@ interface JsonSchema {
 }
 
 export function describeMethod(method: Method): MethodDescription {
-  const { id, title, paper, year, summary, fills, config } = method;
-  return { id, title, paper, year, summary, fills, settings: describeSettings(config) };
+  const { id, title, paper, year, summary, fills, reduces, companions = [], config } = method;
+  return { id, title, paper, year, summary, fills, reduces, companions, settings: describeSettings(config) };
 }
 
 /** The settings of any schema, in the order of its keys. */

@@ -1,4 +1,4 @@
-import { ThimbleError } from "../errors.js";
+import { must, ThimbleError } from "../errors.js";
 import { multiplyHigh } from "../ir/exact.js";
 import { elements } from "../ir/shape.js";
 import type { AdapterTensor } from "./types.js";
@@ -70,6 +70,36 @@ export function drawDistinct(seed: number, name: string, count: number, total: n
     [all[place], all[other]] = [all[other] ?? 0, all[place] ?? 0];
   }
   return all.slice(0, count);
+}
+
+/**
+ * So many different places of `weights` > 0 as there are numbers in `draws`, each in (0, 1): one after the other, in
+ * proportion to their weights among those that are left. In the order in which they are drawn.
+ */
+export function drawWeighted(weights: readonly number[], draws: Float64Array): number[] {
+  const left = weights.map((_, place) => place);
+  return Array.from(draws, (draw) => {
+    let rest = draw * left.reduce((sum, place) => sum + (weights[place] ?? 0), 0);
+    const found = left.findIndex((place) => (rest -= weights[place] ?? 0) < 0);
+    // Rounding may leave a rest behind the last of them.
+    const [drawn] = left.splice(found, 1);
+    return must(drawn, "a place that is left");
+  });
+}
+
+/**
+ * `count` different numbers below `total`, every set of them alike, ascending; in memory for `count` numbers alone
+ * (Floyd's algorithm: Bentley and Floyd, CACM 30(9), 1987).
+ */
+export function drawSubset(seed: number, name: string, count: number, total: number): Int32Array<ArrayBuffer> {
+  const draws = drawUniform(seed, name, count);
+  const drawn = new Set<number>();
+  for (let place = 0; place < count; place++) {
+    const last = total - count + place;
+    const one = Math.floor((draws[place] ?? 0) * (last + 1));
+    drawn.add(drawn.has(one) ? last : one);
+  }
+  return Int32Array.from(drawn).sort();
 }
 
 /** Standard normal, by the inverse distribution function. */

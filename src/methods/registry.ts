@@ -1,13 +1,21 @@
 import { adalora } from "./adalora/index.js";
+import { colm } from "./colm/index.js";
+import { dept } from "./dept/index.js";
+import { coat } from "./coat/index.js";
 import { full } from "./full/index.js";
 import { galore } from "./galore/index.js";
+import { ist } from "./ist/index.js";
 import { lisa } from "./lisa/index.js";
 import { lora } from "./lora/index.js";
+import { lst } from "./lst/index.js";
+import { meft } from "./meft/index.js";
 import { mezo } from "./mezo/index.js";
 import { qlora } from "./qlora/index.js";
 import { paca } from "./paca/index.js";
+import { spiel } from "./spiel/index.js";
 import { wtaCrs } from "./wta-crs/index.js";
 import { peqa } from "./peqa/index.js";
+import { zo2 } from "./zo2/index.js";
 import type { Method } from "./types.js";
 
 /** Every method, one line each. */
@@ -18,8 +26,16 @@ export const methods: readonly Method[] = [
   qlora,
   peqa,
   lisa,
+  ist,
   galore,
   paca,
   mezo,
+  zo2,
+  meft,
+  spiel,
   wtaCrs,
+  coat,
+  lst,
+  dept,
+  colm,
 ];

@@ -5,7 +5,7 @@ import { attention } from "../ops/attention.js";
 import { dot } from "../ops/dot.js";
 import { leaf } from "../ops/leaves.js";
 import { biasOf, weightOf } from "./parameters.js";
-import type { Block, ForwardContext, LinearSpec, ParameterSpec } from "./types.js";
+import type { ForwardContext, LinearSpec, ParameterSpec, Tower } from "./types.js";
 
 /** How a parameter's leaf lies in memory and what its value is in the graph. */
 export interface ParameterForm {
@@ -32,14 +32,35 @@ export interface PlainContext extends ForwardContext {
 
 /** y = x Wᵀ + b as f32 [tokens, out]; the weight in the activation's type, as stored: [out, in] or transposed. */
 export function plainLinear(context: ForwardContext, spec: LinearSpec, x: Node): Node {
-  const weight = cast(context.parameter(weightOf(spec)), context.activation);
+  const read = context.represent({ role: "weight", linear: spec }, context.parameter(weightOf(spec)));
+  const weight = cast(read, context.activation);
   const product = dot(cast(x, context.activation), weight, { transposeB: !spec.transposed });
   return spec.bias ? add(product, cast(context.parameter(biasOf(spec)), "f32")) : product;
 }
 
-/** Each block after the other. */
-export function chained(blocks: readonly Block[], x: Node): Node {
-  return blocks.reduce((value, block) => block.mlp(block.attention(value)), x);
+/** Each block after the other, then the norm. */
+export function chained({ blocks, norm }: Tower, x: Node): Node {
+  return norm(blocks.reduce((value, block) => block.mlp(block.attention(value)), x));
+}
+
+/**
+ * The context of a network beside the model, whose blocks are built as the model's own: with tensors of its own, a cache
+ * of its own, and nothing of what methods change in the model.
+ */
+export function besideContext(
+  context: ForwardContext,
+  name: string,
+  parameter: ForwardContext["parameter"],
+): ForwardContext {
+  const beside: ForwardContext = {
+    ...context,
+    parameter,
+    linear: (spec, x) => plainLinear(beside, spec, x),
+    attention: (block, q, k, v, options) => context.attention(`${name}.${block}`, q, k, v, options),
+    represent: (_place, x) => x,
+    part: (_part, _block, x, body) => body(x),
+  };
+  return beside;
 }
 
 /** The model as its checkpoint has it: parameters are leaves, linear layers products, attention causal. */
@@ -60,7 +81,8 @@ export function plainContext(options: PlainContextOptions): PlainContext {
       return node;
     },
     linear: (spec, x) => plainLinear(context, spec, x),
-    attention: (_block, q, k, v, { window, scale }) => attention(q, k, v, { window, scale, segments }),
+    attention: (_block, q, k, v, how) => attention(q, k, v, { ...how, segments }),
+    represent: (_place, x) => x,
     embedded: (rows) => rows,
     part: (_part, _block, x, body) => body(x),
     stack: chained,

@@ -1,3 +1,4 @@
+import { divided, dividedRotary } from "./narrow.js";
 import { tensorsOf } from "./parameters.js";
 import type { Activation, LinearRole, LinearSpec, ParameterSpec, Rotary } from "./types.js";
 
@@ -65,9 +66,9 @@ function norm(path: string, width: number, block?: number): ParameterSpec {
   return { name: `${path}.weight`, shape: [width], kind: "norm", ...(block === undefined ? {} : { block }) };
 }
 
-function blockSpecs(config: DecoderConfig, block: number): BlockSpecs {
+function blockSpecs(config: DecoderConfig, root: string, block: number): BlockSpecs {
   const { width, hidden, headWidth, bias, outputNorms, queryKeyNorms } = config;
-  const path = `model.layers.${block}`;
+  const path = `${root}.layers.${block}`;
   const [queries, keys] = [config.heads * headWidth, config.keyHeads * headWidth];
   const linear = (name: string, role: LinearRole, inputs: number, outputs: number, biased: boolean): LinearSpec => ({
     path: `${path}.${name}`,
@@ -110,19 +111,32 @@ export function headSpec(vocabularySize: number, width: number, blocks: number):
   return { name: "lm_head.weight", shape: [vocabularySize, width], linear, kind: "weight" };
 }
 
-/** Every tensor of the model, each stated once. */
-export function decoderSpecs(config: DecoderConfig): DecoderSpecs {
+/** The configuration of the same blocks at a fraction of their widths, with as many heads. */
+export function dividedConfig(config: DecoderConfig, reduction: number): DecoderConfig {
+  const turns = new Map(config.attention.map(({ rotary }) => [rotary, rotary && dividedRotary(rotary, reduction)]));
+  return {
+    ...config,
+    width: divided("the model's width", config.width, reduction),
+    hidden: divided("the width of the MLP", config.hidden, reduction),
+    headWidth: divided("the width of a head", config.headWidth, reduction),
+    attentionScale: config.attentionScale * Math.sqrt(reduction),
+    attention: config.attention.map((one) => ({ ...one, rotary: turns.get(one.rotary) })),
+  };
+}
+
+/** Every tensor of the model, each stated once; those of the body are named by `root`. */
+export function decoderSpecs(config: DecoderConfig, root = "model"): DecoderSpecs {
   const { vocabularySize, width, attention, tied } = config;
   return {
-    embedding: { name: "model.embed_tokens.weight", shape: [vocabularySize, width], kind: "embedding" },
-    blocks: attention.map((_, block) => blockSpecs(config, block)),
-    norm: norm("model.norm", width),
+    embedding: { name: `${root}.embed_tokens.weight`, shape: [vocabularySize, width], kind: "embedding" },
+    blocks: attention.map((_, block) => blockSpecs(config, root, block)),
+    norm: norm(`${root}.norm`, width),
     head: tied ? undefined : headSpec(vocabularySize, width, attention.length),
   };
 }
 
-/** All tensors in the order of use. */
-export function decoderParameters(specs: DecoderSpecs): ParameterSpec[] {
+/** The tensors of the blocks and of the norm behind them, in the order of use. */
+export function towerParameters(specs: DecoderSpecs): ParameterSpec[] {
   const blocks = specs.blocks.flatMap((block) => [
     block.inputNorm,
     ...[block.query, block.key, block.value].flatMap(tensorsOf),
@@ -134,5 +148,10 @@ export function decoderParameters(specs: DecoderSpecs): ParameterSpec[] {
     ...[block.gate, block.up, block.down].flatMap(tensorsOf),
     block.outputNorm,
   ]);
-  return [specs.embedding, ...blocks, specs.norm, specs.head].filter((spec) => spec !== undefined);
+  return [...blocks, specs.norm].filter((spec) => spec !== undefined);
+}
+
+/** All tensors in the order of use. */
+export function decoderParameters(specs: DecoderSpecs): ParameterSpec[] {
+  return [specs.embedding, ...towerParameters(specs), ...(specs.head === undefined ? [] : [specs.head])];
 }

@@ -5,8 +5,9 @@ import { add, cast, multiply } from "../ops/arithmetic.js";
 import { gather } from "../ops/gather.js";
 import { reshape } from "../ops/layout.js";
 import type { BlockAttention, BlockSpecs, DecoderConfig, DecoderSpecs } from "./decoder-specs.js";
-import { decoderParameters, decoderSpecs } from "./decoder-specs.js";
+import { decoderParameters, decoderSpecs, dividedConfig, towerParameters } from "./decoder-specs.js";
 import { gatedMlp, rmsNorm, stored } from "./layers.js";
+import { paired } from "./narrow.js";
 import { linearsOf } from "./parameters.js";
 import type { RotaryTables } from "./rotary.js";
 import { applyRotary, rotaryTables } from "./rotary.js";
@@ -17,7 +18,9 @@ import type {
   ForwardInputs,
   ForwardResult,
   ModelDefinition,
+  NarrowModel,
   ParameterSpec,
+  Tower,
 } from "./types.js";
 
 /** A model of a family with rotary positions, RMS norms and gated MLPs. */
@@ -33,9 +36,21 @@ export function decoderModel(config: DecoderConfig): ModelDefinition {
     headWidth: config.headWidth,
     contextLength: config.contextLength,
     tiedEmbeddings: config.tied,
+    activation: config.activation,
     parameters,
     linears: linearsOf(parameters),
+    narrow: (reduction, prefix) => narrowDecoder(config, specs, reduction, prefix),
     forward: (context, inputs) => forward(config, specs, context, inputs),
+  };
+}
+
+function narrowDecoder(config: DecoderConfig, of: DecoderSpecs, reduction: number, prefix: string): NarrowModel {
+  const narrow = dividedConfig(config, reduction);
+  const specs = decoderSpecs(narrow, prefix);
+  return {
+    width: narrow.width,
+    parameters: paired(towerParameters(specs), towerParameters(of)),
+    build: (context, inputs) => tower(narrow, specs, context, inputs),
   };
 }
 
@@ -48,18 +63,24 @@ function forward(
   const { graph } = context;
   const embedding = context.parameter(specs.embedding);
   const start = graph.inScope("embedding", () => context.embedded(embed(config, context, embedding, inputs.ids)));
+  const hidden = context.stack(tower(config, specs, context, inputs), start);
+  const head = specs.head === undefined ? embedding : context.parameter(specs.head);
+  return { hidden, head: graph.inScope("head", () => stored(context, head)) };
+}
+
+function tower(config: DecoderConfig, specs: DecoderSpecs, context: ForwardContext, inputs: ForwardInputs): Tower {
+  const { graph } = context;
   const tables = graph.inScope("rotary", () => sharedTables(config, inputs.positions));
   const blocks = specs.blocks.map((block, index) => {
     const { rotary, window } = must(config.attention[index], "block's attention");
     const turn = rotary === undefined ? undefined : tables.get(rotary);
     return decoderBlock(new BlockBuilder(config, context, block, turn, window), index);
   });
-  const last = context.stack(blocks, start);
-  const hidden = graph.inScope("norm", () =>
-    stored(context, rmsNorm(last, context.parameter(specs.norm), config.epsilon, { plusOne: config.plusOneNorms })),
-  );
-  const head = specs.head === undefined ? embedding : context.parameter(specs.head);
-  return { hidden, head: graph.inScope("head", () => stored(context, head)) };
+  const norm = (x: Node): Node =>
+    graph.inScope("norm", () =>
+      stored(context, rmsNorm(x, context.parameter(specs.norm), config.epsilon, { plusOne: config.plusOneNorms })),
+    );
+  return { blocks, norm };
 }
 
 function embed(config: DecoderConfig, context: ForwardContext, embedding: Node, ids: Node): Node {
@@ -133,13 +154,13 @@ function decoderBlock(builder: BlockBuilder, index: number): Block {
     index,
     attention: (x) =>
       inPart("attention", () => {
-        const normal = builder.norm(specs.inputNorm, x);
+        const normal = builder.norm(specs.inputNorm, context.represent({ role: "norm", block: index }, x));
         const part = context.part("attention", index, normal, (own) => builder.attention(own));
         return builder.residual(x, part, specs.attentionNorm);
       }),
     mlp: (x) =>
       inPart("mlp", () => {
-        const normal = builder.norm(specs.mlpNorm, x);
+        const normal = builder.norm(specs.mlpNorm, context.represent({ role: "norm", block: index }, x));
         const part = context.part("mlp", index, normal, (own) => gatedMlp(context, layers, own));
         return builder.residual(x, part, specs.outputNorm);
       }),

@@ -31,8 +31,12 @@ export interface Family {
   readonly architectures: readonly string[];
   /** A prefix that some checkpoints of the family leave out of their tensor names. */
   readonly prefix: string;
-  /** Tensors of old checkpoints that hold no weights, matched by name. */
+  /** Tensors of checkpoints that the model does not read, matched by name: old buffers, heads of other tasks. */
   readonly ignored: readonly RegExp[];
+  /** Whether its models tell something of whole records, with a head for a task; absent = they predict tokens. */
+  readonly tells?: "records";
+  /** What a tensor is called in old checkpoints. */
+  readonly alias?: (name: string) => string;
   /** The model that a parsed config.json describes. */
   fromHuggingFace(config: unknown): ModelDefinition;
   /** The model that a GGUF file's metadata describes. */

@@ -5,6 +5,7 @@ import { gather } from "../ops/gather.js";
 import { reshape, slice } from "../ops/layout.js";
 import { headSpec } from "./decoder-specs.js";
 import { activate, layerNorm, stored } from "./layers.js";
+import { divided, paired } from "./narrow.js";
 import { linearsOf, tensorsOf } from "./parameters.js";
 import type {
   Activation,
@@ -16,7 +17,9 @@ import type {
   LinearRole,
   LinearSpec,
   ModelDefinition,
+  NarrowModel,
   ParameterSpec,
+  Tower,
 } from "./types.js";
 
 /** A model of GPT-2's architecture. */
@@ -67,8 +70,8 @@ function normSpecs(path: string, width: number, block?: number): NormSpecs {
   return { weight: spec("weight"), bias: spec("bias") };
 }
 
-function blockSpecs({ width, hidden, transposed }: GptConfig, block: number): BlockSpecs {
-  const path = `transformer.h.${block}`;
+function blockSpecs({ width, hidden, transposed }: GptConfig, root: string, block: number): BlockSpecs {
+  const path = `${root}.h.${block}`;
   const linear = (name: string, role: LinearRole, inputs: number, outputs: number): LinearSpec => ({
     path: `${path}.${name}`,
     role,
@@ -88,26 +91,31 @@ function blockSpecs({ width, hidden, transposed }: GptConfig, block: number): Bl
   };
 }
 
-function gptSpecs(config: GptConfig): GptSpecs {
+function gptSpecs(config: GptConfig, root = "transformer"): GptSpecs {
   const { vocabularySize, width, contextLength, attentionScales, tied } = config;
   return {
-    tokens: { name: "transformer.wte.weight", shape: [vocabularySize, width], kind: "embedding" },
-    positions: { name: "transformer.wpe.weight", shape: [contextLength, width], kind: "position" },
-    blocks: attentionScales.map((_, block) => blockSpecs(config, block)),
-    norm: normSpecs("transformer.ln_f", width),
+    tokens: { name: `${root}.wte.weight`, shape: [vocabularySize, width], kind: "embedding" },
+    positions: { name: `${root}.wpe.weight`, shape: [contextLength, width], kind: "position" },
+    blocks: attentionScales.map((_, block) => blockSpecs(config, root, block)),
+    norm: normSpecs(`${root}.ln_f`, width),
     head: tied ? undefined : headSpec(vocabularySize, width, attentionScales.length),
   };
 }
 
-function parametersOf(specs: GptSpecs): ParameterSpec[] {
+/** The tensors of the blocks and of the norm behind them, in the order of use. */
+function towerParameters(specs: GptSpecs): ParameterSpec[] {
   const blocks = specs.blocks.flatMap((block) => [
     ...[block.attentionNorm.weight, block.attentionNorm.bias],
     ...[block.queryKeyValue, block.output].flatMap(tensorsOf),
     ...[block.mlpNorm.weight, block.mlpNorm.bias],
     ...[block.up, block.down].flatMap(tensorsOf),
   ]);
-  const last = [specs.norm.weight, specs.norm.bias, specs.head];
-  return [specs.tokens, specs.positions, ...blocks, ...last].filter((spec) => spec !== undefined);
+  return [...blocks, specs.norm.weight, specs.norm.bias];
+}
+
+function parametersOf(specs: GptSpecs): ParameterSpec[] {
+  const head = specs.head === undefined ? [] : [specs.head];
+  return [specs.tokens, specs.positions, ...towerParameters(specs), ...head];
 }
 
 /** A model with learned positions, layer norms and one matrix for queries, keys and values. */
@@ -123,9 +131,27 @@ export function gptModel(config: GptConfig): ModelDefinition {
     headWidth: config.width / config.heads,
     contextLength: config.contextLength,
     tiedEmbeddings: config.tied,
+    activation: config.activation,
     parameters,
     linears: linearsOf(parameters),
+    narrow: (reduction, prefix) => narrowGpt(config, specs, reduction, prefix),
     forward: (context, inputs) => forward(config, specs, context, inputs),
+  };
+}
+
+function narrowGpt(config: GptConfig, of: GptSpecs, reduction: number, prefix: string): NarrowModel {
+  divided("the width of a head", config.width / config.heads, reduction);
+  const narrow: GptConfig = {
+    ...config,
+    width: divided("the model's width", config.width, reduction),
+    hidden: divided("the width of the MLP", config.hidden, reduction),
+    attentionScales: config.attentionScales.map((scale) => scale * Math.sqrt(reduction)),
+  };
+  const specs = gptSpecs(narrow, prefix);
+  return {
+    width: narrow.width,
+    parameters: paired(towerParameters(specs), towerParameters(of)),
+    build: (context) => tower(narrow, specs, context),
   };
 }
 
@@ -134,13 +160,19 @@ function forward(config: GptConfig, specs: GptSpecs, context: ForwardContext, in
   const tokens = context.parameter(specs.tokens);
   const start = graph.inScope("embedding", () => {
     const places = gather(context.parameter(specs.positions), inputs.positions);
-    return context.embedded(stored(context, add(cast(gather(tokens, inputs.ids), "f32"), cast(places, "f32"))));
+    const rows = context.embedded(stored(context, gather(tokens, inputs.ids)));
+    return stored(context, add(cast(rows, "f32"), cast(places, "f32")));
   });
-  const blocks = specs.blocks.map((block, index) => gptBlock(config, context, block, index));
-  const last = context.stack(blocks, start);
-  const hidden = graph.inScope("norm", () => norm(config, context, specs.norm, last));
+  const hidden = context.stack(tower(config, specs, context), start);
   const head = specs.head === undefined ? tokens : context.parameter(specs.head);
   return { hidden, head: graph.inScope("head", () => stored(context, head)) };
+}
+
+function tower(config: GptConfig, specs: GptSpecs, context: ForwardContext): Tower {
+  return {
+    blocks: specs.blocks.map((block, index) => gptBlock(config, context, block, index)),
+    norm: (x) => context.graph.inScope("norm", () => norm(config, context, specs.norm, x)),
+  };
 }
 
 function norm({ epsilon }: GptConfig, context: ForwardContext, specs: NormSpecs, x: Node): Node {
@@ -152,22 +184,23 @@ function gptBlock(config: GptConfig, context: ForwardContext, specs: BlockSpecs,
   const residual = (from: Node, part: Node): Node => stored(context, add(cast(from, "f32"), part));
   const inPart = (part: BlockPart, build: () => Node): Node =>
     graph.inScope(`blocks.${index}`, () => graph.inScope(part, build));
+  const read = (x: Node): Node => context.represent({ role: "norm", block: index }, x);
   const mlp = (x: Node): Node => {
-    const up = stored(context, context.linear(specs.up, x));
+    const up = context.represent({ role: "up", block: index }, stored(context, context.linear(specs.up, x)));
     return context.linear(specs.down, stored(context, activate(config.activation, up)));
   };
   return {
     index,
     attention: (x) =>
       inPart("attention", () => {
-        const normal = norm(config, context, specs.attentionNorm, x);
+        const normal = norm(config, context, specs.attentionNorm, read(x));
         return residual(
           x,
           context.part("attention", index, normal, (own) => selfAttention(config, context, specs, own)),
         );
       }),
     mlp: (x) =>
-      inPart("mlp", () => residual(x, context.part("mlp", index, norm(config, context, specs.mlpNorm, x), mlp))),
+      inPart("mlp", () => residual(x, context.part("mlp", index, norm(config, context, specs.mlpNorm, read(x)), mlp))),
   };
 }
 

@@ -52,8 +52,10 @@ export interface GatedMlp {
 
 /** down(activation(gate(x)) * up(x)): x [tokens, d] as stored -> f32 [tokens, d]. Shazeer, arXiv 2002.05202. */
 export function gatedMlp(context: ForwardContext, layers: GatedMlp, x: Node): Node {
-  const gate = stored(context, context.linear(layers.gate, x));
-  const up = stored(context, context.linear(layers.up, x));
-  const hidden = multiply(activate(layers.activation, gate), cast(up, "f32"));
+  const { block } = layers.gate;
+  const gate = context.represent({ role: "gate", block }, stored(context, context.linear(layers.gate, x)));
+  const up = context.represent({ role: "up", block }, stored(context, context.linear(layers.up, x)));
+  const activated = context.represent({ role: "activated", block }, activate(layers.activation, gate));
+  const hidden = multiply(activated, cast(up, "f32"));
   return context.linear(layers.down, stored(context, hidden));
 }

@@ -2,14 +2,19 @@ import type { LinearSpec, ParameterSpec } from "./types.js";
 
 /** The weight tensor of a linear layer: [out, in], or [in, out] where the checkpoint stores it transposed. */
 export function weightOf(linear: LinearSpec): ParameterSpec {
-  const { inputs, outputs, path, block, transposed } = linear;
+  const { inputs, outputs, path, transposed } = linear;
   const shape = transposed ? [inputs, outputs] : [outputs, inputs];
-  return { name: `${path}.weight`, shape, linear, kind: "weight", block };
+  return { name: `${path}.weight`, shape, linear, kind: "weight", ...blockOf(linear) };
 }
 
 /** The bias tensor of a linear layer that has one: [out]. */
 export function biasOf(linear: LinearSpec): ParameterSpec {
-  return { name: `${linear.path}.bias`, shape: [linear.outputs], linear, kind: "bias", block: linear.block };
+  return { name: `${linear.path}.bias`, shape: [linear.outputs], linear, kind: "bias", ...blockOf(linear) };
+}
+
+/** The block of a layer's tensors; layers behind the blocks belong to none. */
+export function blockOf({ role, block }: LinearSpec): { readonly block?: number } {
+  return role === "head" || role === "pooler" ? {} : { block };
 }
 
 /** The tensors of a linear layer, in order of use. */

@@ -1,15 +1,17 @@
 import { ThimbleError } from "../errors.js";
+import { bert } from "./families/bert.js";
 import { gemma3 } from "./families/gemma3.js";
 import { gpt2 } from "./families/gpt2.js";
 import { llama } from "./families/llama.js";
 import { mistral } from "./families/mistral.js";
 import { qwen2, qwen3 } from "./families/qwen.js";
+import { roberta } from "./families/roberta.js";
 import { smollm3 } from "./families/smollm3.js";
 import type { Family, GgufFacts } from "./family.js";
 import type { ModelDefinition } from "./types.js";
 
 /** Every family that Thimble trains. */
-export const modelFamilies: readonly Family[] = [llama, mistral, qwen2, qwen3, smollm3, gemma3, gpt2];
+export const modelFamilies: readonly Family[] = [llama, mistral, qwen2, qwen3, smollm3, gemma3, gpt2, bert, roberta];
 
 function unsupported(given: string, where: string, expected: readonly string[]): ThimbleError {
   return new ThimbleError("model-family", "Thimble does not know this model family", {

@@ -103,3 +103,38 @@ export const scatterWriteOp: OpDefinition = Object.freeze<OpDefinition>({
 export function scatterWrite(base: Node, ids: Node, updates: Node): Node {
   return base.graph.add(scatterWriteOp, [base, ids, updates]);
 }
+
+/**
+ * Raises row `ids[i]` of the base [V, d] to row `i` of the updates [n, d] where that is larger, element by element; ids
+ * outside the base raise row 0. In place like {@link scatterAddOp}.
+ */
+export const scatterMaximumOp: OpDefinition = Object.freeze<OpDefinition>({
+  name: "scatterMaximum",
+  cost: "compute",
+  infer: (inputs) => [must(inputs[0], "base")],
+  lowering: { kind: "kernel" },
+  evaluate: (inputs, _attributes, types) => {
+    const type = must(types[0], "type");
+    const [base, ids, updates] = [must(inputs[0], "base"), must(inputs[1], "ids"), must(inputs[2], "updates")];
+    const [rows = 0, width = 0] = type.shape;
+    const data = allocate(type.dtype, elements(type.shape));
+    data.set(base.data);
+    ids.data.forEach((id, place) => {
+      const row = id >= 0 && id < rows ? id : 0;
+      for (let column = 0; column < width; column++) {
+        const target = row * width + column;
+        const update = updates.data[place * width + column] ?? 0;
+        if (update > (data[target] ?? 0)) data[target] = update;
+      }
+    });
+    return [{ ...type, data }];
+  },
+  gradient: () => {
+    throw new ThimbleError("no-gradient", "scatterMaximum is for optimizer states and has no gradient rule");
+  },
+});
+
+/** See {@link scatterMaximumOp}. */
+export function scatterMaximum(base: Node, ids: Node, updates: Node): Node {
+  return base.graph.add(scatterMaximumOp, [base, ids, updates]);
+}

@@ -16,8 +16,9 @@ import { dot } from "./dot.js";
 import { erf } from "./erf.js";
 import { gatherColumns } from "./columns.js";
 import { cumulativeSum } from "./cumulative-sum.js";
-import { gather, scatterAdd, scatterWrite } from "./gather.js";
+import { gather, scatterAdd, scatterMaximum, scatterWrite } from "./gather.js";
 import { savedAs, savedRows } from "./saved.js";
+import { sampledDot, sparseDot } from "./sparse.js";
 import { symmetricEigen } from "./symmetric-eigen.js";
 import { topK } from "./top-k.js";
 import * as layout from "./layout.js";
@@ -121,6 +122,20 @@ const cases: readonly Case[] = [
     inputs: [grid, { shape: transposeB ? [2, 4] : [4, 2] }, integers([2, 0, 1])],
     build: (x: Node, w: Node, ids: Node) => dot(savedRows(x, gather(x, ids), ids), w, { transposeB }),
   })),
+  ...[false, true].map((transpose) => ({
+    op: "sparseDot",
+    name: transpose ? "x S" : "x Sᵀ",
+    inputs: [{ shape: [3, transpose ? 2 : 4] }, integers([6, 1, 3]), { shape: [3] }],
+    build: (x: Node, places: Node, values: Node) => sparseDot(x, places, values, { rows: 2, columns: 4, transpose }),
+  })),
+  {
+    op: "sparseDot",
+    name: "of which all rows are kept in another order",
+    inputs: [grid, integers([6, 1, 3]), { shape: [3] }, integers([2, 0, 1])],
+    build: (x, places, values, ids) =>
+      sparseDot(savedRows(x, gather(x, ids), ids), places, values, { rows: 2, columns: 4 }),
+  },
+  { op: "sampledDot", inputs: [{ shape: [3, 2] }, grid, integers([6, 1, 3])], build: sampledDot },
   { op: "scatterAdd", inputs: [grid, integers([2, 0, 2, 7]), { shape: [4, 4] }], build: scatterAdd },
   ...(["largest", "smallest", "magnitude"] as const).map((by) => ({
     op: "topK",
@@ -167,6 +182,9 @@ const constants: Readonly<Record<string, string>> = {
   bitcast: "works on bits",
   randomBits: "depends on a key and a place alone",
   lookup: "takes an index",
+  matchPlaces: "gives an index",
+  exchangeSlots: "gives an index",
+  topOuter: "gives an index",
   normal: "works on bits",
   attentionBackward: "is a gradient itself; second derivatives are refused",
   linearCrossEntropyGradient: "is a gradient itself; second derivatives are refused",
@@ -261,6 +279,7 @@ describe("gradients agree with finite differences in f64", () => {
       ...Object.keys(constants),
       "detach",
       "scatterWrite",
+      "scatterMaximum",
       "symmetricEigen",
     ]);
     expect(names.length).toBeGreaterThan(40);
@@ -284,9 +303,9 @@ describe("where no gradient passes", () => {
     });
   });
 
-  it("scatterWrite refuses gradients", () => {
+  it.each([scatterWrite, scatterMaximum])("scatterWrite and scatterMaximum refuse gradients", (scatter) => {
     const inputs = [grid, integers([1]), { shape: [1, 4] }];
-    const { loss, drawn } = build({ op: "scatterWrite", inputs, build: scatterWrite });
+    const { loss, drawn } = build({ op: "scatter", inputs, build: scatter });
     expect(() => gradients(loss, drawn)).toThrow("no gradient rule");
   });
 

@@ -2,7 +2,7 @@ import { must } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import type { OpDefinition } from "../ir/op.js";
 import { cast, divide, equal, multiply } from "./arithmetic.js";
-import { expand, fold, reduced, reduceSum } from "./layout.js";
+import { expand, fold, reduced, reduceSum, reshape } from "./layout.js";
 
 /** The largest element over `axes`, which stay with size 1. Equal largest elements share the gradient. */
 export const reduceMaximumOp: OpDefinition = Object.freeze<OpDefinition>({
@@ -28,6 +28,11 @@ export function reduceMaximum(x: Node, axes: readonly number[]): Node {
   return x.graph.add(reduceMaximumOp, [x], { axes });
 }
 
+/** The value made anew, as a reduction over nothing: what is assigned to a leaf cannot be another leaf. */
+export function copied(x: Node): Node {
+  return reshape(reduceMaximum(reshape(x, [...x.shape, 1]), [x.shape.length]), x.shape);
+}
+
 /** Mean over `axes`, which stay with size 1. */
 export function reduceMean(x: Node, axes: readonly number[]): Node {
   const count = axes.reduce((product, axis) => product * must(x.shape[axis], "axis"), 1);
@@ -46,4 +51,18 @@ export const detachOp: OpDefinition = Object.freeze<OpDefinition>({
 
 export function detach(x: Node): Node {
   return x.graph.add(detachOp, [x]);
+}
+
+/**
+ * The value itself, through which no gradient flows, in memory of its own: the kernel that makes it does nothing with it,
+ * and those that read it load it. What is computed from such values is compiled alike wherever it stands, and so has the
+ * same bits, where fusion with what is around it would add up in another order.
+ */
+export function alone(x: Node): Node {
+  return x.graph.add(detachOp, [x], { alone: true });
+}
+
+/** Whether a node is an `alone`. */
+export function isAlone({ op, attributes }: Node): boolean {
+  return op === detachOp && attributes["alone"] === false;
 }

@@ -1,8 +1,12 @@
 import { z } from "zod";
 import { must } from "../errors.js";
+import type { Node } from "../ir/node.js";
 import { add, divide, multiply, sqrt, subtract } from "../ops/arithmetic.js";
-import { applyRule, drawsBits, precisionSettings, storedStates } from "./precision.js";
-import type { Optimizer } from "./types.js";
+import { constant } from "../ops/leaves.js";
+import { oneMinusPower } from "./age.js";
+import type { RuleState } from "./groups.js";
+import { applyRule, drawsBits, precisionSettings, restated, storedStates } from "./precision.js";
+import type { EntryRule, Optimizer } from "./types.js";
 
 export const adamwConfig = z.strictObject({
   id: z.literal("adamw").describe("Adam with decoupled weight decay"),
@@ -24,15 +28,27 @@ export type AdamWConfig = z.infer<typeof adamwConfig>;
  * p - (rate / (1 - β₁ᵗ)) m / (sqrt(v) / sqrt(1 - β₂ᵗ) + ε).
  */
 export function adamw(config: AdamWConfig): Optimizer {
-  const stored = [
-    { name: "mean", signed: true },
-    { name: "square", signed: false },
-  ];
+  return { ...counted(config, false), entries: adamwEntries(config) };
+}
+
+const moments: readonly RuleState[] = [
+  { name: "mean", signed: true },
+  { name: "square", signed: false },
+];
+const age: RuleState = { name: "age", signed: false, exact: true };
+
+/** With t the number of the step; or where `each` is true, an age that each element has of its own, 0 at first. */
+function counted(config: AdamWConfig, each: boolean): Optimizer {
+  const stored = each ? [...moments, age] : moments;
   const { beta1, beta2, epsilon, weight_decay: weightDecay } = config;
   return {
     id: "adamw",
     weightDecay,
     states: (parameter) => storedStates(config, stored, parameter),
+    withStates: (settings) => {
+      const other = restated(config, settings);
+      return each ? counted(other, true) : adamw(other);
+    },
     scalars: (step) => ({ correction1: 1 - beta1 ** step, correction2: Math.sqrt(1 - beta2 ** step) }),
     rounds: (parameter) => drawsBits(config, stored.length, parameter),
     update: (args) =>
@@ -46,13 +62,36 @@ export function adamw(config: AdamWConfig): Optimizer {
           multiply(must(states["square"], "square"), beta2),
           multiply(multiply(gradient, gradient), 1 - beta2),
         );
-        const correction = must(scalars["correction2"], "correction2");
-        const size = divide(rate, must(scalars["correction1"], "correction1"));
+        const count = each ? add(must(states["age"], "age"), 1) : undefined;
+        const [correction1, correction] =
+          count === undefined
+            ? [must(scalars["correction1"], "correction1"), must(scalars["correction2"], "correction2")]
+            : [oneMinusPower(beta1, count), sqrt(oneMinusPower(beta2, count))];
+        const size = divide(rate, correction1);
         const change =
           config.epsilon_place === "corrected"
             ? divide(multiply(mean, size), add(divide(sqrt(square), correction), epsilon))
             : divide(multiply(mean, multiply(size, correction)), add(sqrt(square), epsilon));
-        return { value: subtract(decayed, change), states: { mean, square } };
+        const made: Record<string, Node> = { mean, square };
+        return { value: subtract(decayed, change), states: count === undefined ? made : { ...made, age: count } };
       }),
+  };
+}
+
+/**
+ * Entries that come and go. One that is new starts as if it had trained for the `count` gradients that are known of it,
+ * each of them their mean (Ansell et al. 2024, SpIEL, section 3.2): m = g (1 - β₁ⁿ), v = g² (1 - β₂ⁿ), age n.
+ */
+function adamwEntries(config: AdamWConfig): EntryRule {
+  return {
+    rule: () => counted(config, true),
+    seed: ({ sum, squares, count }) => {
+      const share = (beta: number): Node => divide(oneMinusPower(beta, count), count);
+      return {
+        mean: multiply(sum, share(config.beta1)),
+        square: multiply(squares, share(config.beta2)),
+        age: multiply(constant(sum.graph, 1, sum.shape), count),
+      };
+    },
   };
 }

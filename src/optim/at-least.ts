@@ -5,6 +5,7 @@ import type { Optimizer } from "./types.js";
 export function atLeast(rule: Optimizer, least: number): Optimizer {
   return {
     ...rule,
+    withStates: (settings) => atLeast(rule.withStates(settings), least),
     update: (args) => {
       const made = rule.update(args);
       const value = cast(maximum(least, cast(made.value, "f32")), made.value.dtype);

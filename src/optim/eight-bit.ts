@@ -2,7 +2,6 @@
  * Optimizer states in 8 bits with a scale for each block of 256 elements (Dettmers et al., 8-bit Optimizers via
  * Block-wise Quantization, arXiv 2110.02861): codes of a codebook, u8, and the largest magnitude of each block, f32.
  */
-import { must } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import type { Shape } from "../ir/shape.js";
 import { elements } from "../ir/shape.js";
@@ -18,24 +17,19 @@ import {
   multiply,
   subtract,
 } from "../ops/arithmetic.js";
-import { expand, pad, reshape, slice } from "../ops/layout.js";
+import { reshape } from "../ops/layout.js";
 import { constant } from "../ops/leaves.js";
 import { reduceMaximum } from "../ops/reduce.js";
 import type { Codebook } from "./codebook.js";
 import { signedDynamic, unsignedDynamic } from "./codebook.js";
+import type { CodedStates, RuleState } from "./groups.js";
+import { Groups } from "./groups.js";
 import type { StateSpec } from "./types.js";
 
 const block = 256;
 /** Tensors below this size keep f32 states, as in bitsandbytes. */
 const fewest = 4096;
 const smallestNormal = 2 ** -126;
-
-/** A state of an update rule. */
-export interface RuleState {
-  readonly name: string;
-  /** Whether it can be negative. */
-  readonly signed: boolean;
-}
 
 export function takesEightBits(shape: Shape): boolean {
   return elements(shape) >= fewest;
@@ -51,64 +45,37 @@ export function eightBitStates({ name }: RuleState, shape: Shape): StateSpec[] {
   ];
 }
 
-/** A tensor as its blocks, [blocks, 256], the last one filled up with zeros; and back. */
-export class Blocks {
-  readonly #count: number;
-  readonly #blocks: number;
-
-  constructor(readonly shape: Shape) {
-    this.#count = elements(shape);
-    this.#blocks = Math.ceil(this.#count / block);
+/** A tensor as its blocks, [blocks, 256], the last one filled up with zeros, and what is stored of them. */
+export class Blocks extends Groups implements CodedStates {
+  constructor(shape: Shape) {
+    super(shape, block);
   }
 
-  get #isWhole(): boolean {
-    return this.#blocks * block === this.#count;
-  }
-
-  of(tensor: Node): Node {
-    const missing = this.#blocks * block - this.#count;
-    const flat = this.#isWhole ? tensor : pad(reshape(tensor, [this.#count]), [0], [missing]);
-    return reshape(flat, [this.#blocks, block]);
-  }
-
-  back(blocks: Node, shape: Shape = this.shape): Node {
-    if (this.#isWhole) return reshape(blocks, shape);
-    return reshape(slice(reshape(blocks, [this.#blocks * block]), [0], [this.#count]), shape);
+  specs(state: RuleState): StateSpec[] {
+    return eightBitStates(state, this.shape);
   }
 
   /** The f32 values of a stored state. */
   decode(state: RuleState, states: Readonly<Record<string, Node>>): Node {
     const book = codebookOf(state);
     const { zero } = book;
-    const codes = cast(must(states[state.name], state.name), "i32");
+    const codes = cast(this.stored(states, state.name), "i32");
     // Counted from the code of 0, so that what fills up the last block is 0.
     const levels = book.decode(add(this.of(subtract(codes, zero)), zero));
-    return multiply(levels, this.#spread(must(states[scaleName(state.name)], state.name)));
+    return multiply(levels, this.spread(this.stored(states, scaleName(state.name))));
   }
 
   /** What is stored of f32 values [blocks, 256]. */
   encode(state: RuleState, computed: Node): Record<string, Node> {
-    const values = this.#isWhole ? computed : inMemory(computed);
+    const values = this.inMemory(computed);
     const scales = reduceMaximum(absolute(values), [1]);
     // A block of zeros has codes of 0, whatever it is divided by.
-    const codes = codebookOf(state).encode(divide(values, this.#spread(maximum(scales, smallestNormal))));
+    const codes = codebookOf(state).encode(divide(values, this.spread(maximum(scales, smallestNormal))));
     return {
-      [state.name]: this.back(cast(codes, "u8"), [this.#count]),
-      [scaleName(state.name)]: reshape(scales, [this.#blocks]),
+      [state.name]: this.back(cast(codes, "u8"), [this.count]),
+      [scaleName(state.name)]: reshape(scales, [this.groups]),
     };
   }
-
-  #spread(scales: Node): Node {
-    return expand(reshape(scales, [this.#blocks, 1]), [this.#blocks, block]);
-  }
-}
-
-/**
- * The value as a reduction over nothing, which is always stored: with a short last block, codes and parameter are made by
- * kernels of their own, and could otherwise not both come before the other, which replaces what it reads.
- */
-function inMemory(values: Node): Node {
-  return reshape(reduceMaximum(reshape(values, [...values.shape, 1]), [values.shape.length]), values.shape);
 }
 
 function codebookOf({ signed }: RuleState): Codebook {

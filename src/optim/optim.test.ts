@@ -10,7 +10,7 @@ import { largestDifference } from "../testing/method-bench.js";
 import { runOptimizer } from "../testing/optimizer-run.js";
 import { clipGlobalNorm } from "./clip.js";
 import { makeOptimizer } from "./registry.js";
-import { roundStochastically } from "./rounding.js";
+import { roundStochastically, roundStochasticallyToHalf } from "./rounding.js";
 
 interface Fixture {
   readonly parameter: number[];
@@ -83,7 +83,7 @@ describe("clipping by the global norm", () => {
 });
 
 /** What the rounding makes of `value` under each of `draws`. */
-function rounded(value: number, draws: readonly number[]): number[] {
+function rounded(value: number, draws: readonly number[], round = roundStochastically): number[] {
   const graph = new Graph();
   const shape = [draws.length];
   const x = leaf(graph, { name: "x", role: "input", shape, dtype: "f32" });
@@ -93,7 +93,7 @@ function rounded(value: number, draws: readonly number[]): number[] {
     [x, tensor(shape, values)],
     [bits, tensor(shape, draws, "u32")],
   ]);
-  return [...evaluate([roundStochastically(x, bits)], bound)[0]!.data];
+  return [...evaluate([round(x, bits)], bound)[0]!.data];
 }
 
 describe("stochastic rounding", () => {
@@ -117,6 +117,37 @@ describe("stochastic rounding", () => {
 
   test("NaN stays NaN, also one whose payload truncation would lose", () => {
     expect(rounded(NaN, [0, 65535]).every(Number.isNaN)).toBe(true);
+  });
+});
+
+describe("stochastic rounding to f16", () => {
+  const every = Array.from({ length: 8192 }, (_, draw) => (draw | 0xabcd2000) >>> 0);
+  const half = (value: number, draws: readonly number[]): number[] => rounded(value, draws, roundStochasticallyToHalf);
+
+  test.each([1, -1, 0, -0, 3.140625, 65504, -65504, 2 ** -14, 2 ** -24, -5 * 2 ** -24])(
+    "keeps %d, which f16 holds",
+    (value) => {
+      expect(new Set(half(value, [0, 1, 4096, 8191]))).toEqual(new Set([value]));
+    },
+  );
+
+  test.each([1.0001, -0.3, 12345.678, 2 ** -14 + 2 ** -26, 3.3e-5, -1.1e-7])(
+    "the mean over every draw of %d is the value itself",
+    (value) => {
+      const single = Math.fround(value);
+      const made = half(single, every);
+      expect(new Set(made).size).toBe(2);
+      const mean = made.reduce((sum, each) => sum + each, 0) / made.length;
+      // Below the normal numbers the draws are of 2^-37.
+      expect(Math.abs(mean - single)).toBeLessThan(Math.max(Math.abs(single) * 1e-12, 2 ** -37));
+    },
+  );
+
+  test("no number becomes infinite, and what is not finite stays so", () => {
+    expect(half(65519, [8191])).toEqual([65504]);
+    expect(half(1e6, [0])).toEqual([65504]);
+    expect(half(Infinity, [0])).toEqual([Infinity]);
+    expect(half(NaN, [5])).toEqual([NaN]);
   });
 });
 

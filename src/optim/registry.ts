@@ -4,6 +4,7 @@ import { nearestName } from "../methods/nearest.js";
 import { parseSettings } from "../methods/settings.js";
 import { adamw, adamwConfig } from "./adamw.js";
 import { sgd, sgdConfig } from "./sgd.js";
+import { sm3, sm3Config } from "./sm3.js";
 import type { Optimizer } from "./types.js";
 
 export interface OptimizerEntry {
@@ -21,7 +22,11 @@ function entry<Schema extends z.ZodObject>(
   return { id, config, make: (settings) => build(parseSettings("optimizer", config, settings)) };
 }
 
-export const optimizers: readonly OptimizerEntry[] = [entry("adamw", adamwConfig, adamw), entry("sgd", sgdConfig, sgd)];
+export const optimizers: readonly OptimizerEntry[] = [
+  entry("adamw", adamwConfig, adamw),
+  entry("sgd", sgdConfig, sgd),
+  entry("sm3", sm3Config, sm3),
+];
 
 /** The optimizer of a configuration such as `{ id: "adamw", beta2: 0.95 }`; AdamW where no id is given. */
 export function makeOptimizer(settings: Readonly<Record<string, unknown>>): Optimizer {

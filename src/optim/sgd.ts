@@ -1,7 +1,8 @@
 import { z } from "zod";
 import { must } from "../errors.js";
+import type { Node } from "../ir/node.js";
 import { add, multiply, subtract } from "../ops/arithmetic.js";
-import { applyRule, drawsBits, precisionSettings, storedStates } from "./precision.js";
+import { applyRule, drawsBits, precisionSettings, restated, storedStates } from "./precision.js";
 import type { Optimizer } from "./types.js";
 
 export const sgdConfig = z.strictObject({
@@ -21,7 +22,13 @@ export function sgd(config: SgdConfig): Optimizer {
   return {
     id: "sgd",
     weightDecay,
+    // An entry that is new has no momentum.
+    entries: {
+      rule: () => sgd(config),
+      seed: ({ sum }): Record<string, Node> => (momentum === 0 ? {} : { momentum: multiply(sum, 0) }),
+    },
     states: (parameter) => storedStates(config, stored, parameter),
+    withStates: (settings) => sgd(restated(config, settings)),
     scalars: () => ({}),
     rounds: (parameter) => drawsBits(config, stored.length, parameter),
     update: (args) =>

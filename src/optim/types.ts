@@ -1,6 +1,8 @@
 import type { DType } from "../ir/dtype.js";
-import type { Node } from "../ir/node.js";
+import type { Graph, Node } from "../ir/node.js";
+import type { Assignment } from "../ir/program.js";
 import type { Shape } from "../ir/shape.js";
+import type { StateSettings } from "./precision.js";
 
 /** A trained tensor as it is stored. */
 export interface ParameterType {
@@ -41,12 +43,45 @@ export interface UpdateArguments {
   readonly decay: boolean;
   /** Needed where the optimizer `rounds` this parameter. */
   readonly random?: RandomSource;
+  /** Changes what the rule made before it is stored. */
+  readonly revise?: (made: RuleResult) => RuleResult;
+}
+
+/** What a rule made, in f32: the parameter and the states of its shape, and whatever else it keeps. */
+export interface RuleResult {
+  readonly value: Node;
+  readonly states: Readonly<Record<string, Node>>;
 }
 
 export interface UpdateResult {
   /** The parameter after the step, of its stored type. */
   readonly value: Node;
   readonly states: Readonly<Record<string, Node>>;
+  /** What other persistent tensors become along with it. */
+  readonly also?: readonly Assignment[];
+}
+
+/** Where the entries of a tensor [K] stand: places in a matrix, which change while the run goes on. */
+export interface EntrySupport {
+  readonly rows: number;
+  readonly columns: number;
+  /** i32 [K], row * columns + column, in a graph. */
+  readonly places: (graph: Graph) => Node;
+}
+
+/** What is known of the gradients of entries before they train, f32 of one shape. */
+export interface EntryHistory {
+  readonly sum: Node;
+  readonly squares: Node;
+  /** How many gradients these are of, f32 []. */
+  readonly count: Node;
+}
+
+/** A rule for entries of a matrix, each with an age of its own. */
+export interface EntryRule {
+  rule(support: EntrySupport): Optimizer;
+  /** States of an entry that is new, by name: those of the rule that have the parameter's shape. */
+  seed(history: EntryHistory): Readonly<Record<string, Node>>;
 }
 
 /** An update rule with its settings: graph builders only, no tensors. */
@@ -63,4 +98,8 @@ export interface Optimizer {
   /** Whether updating this parameter draws random bits. */
   rounds(parameter: ParameterType): boolean;
   update(args: UpdateArguments): UpdateResult;
+  /** The same rule with its states stored in another way; refused where they are quantised already. */
+  withStates(settings: StateSettings): Optimizer;
+  /** The same rule for entries of a matrix that come and go; absent where it has none. */
+  readonly entries?: EntryRule;
 }

@@ -10,6 +10,7 @@ import {
 import { dotOp } from "../ops/dot.js";
 import { expandOp } from "../ops/layout.js";
 import { result } from "../ops/leaves.js";
+import { isAlone } from "../ops/reduce.js";
 import type { Fits } from "./bindings.js";
 import { formContractions, operandStorage } from "./contractions.js";
 import { formLoops } from "./expressions.js";
@@ -28,13 +29,14 @@ export function fuse(program: Program, fits: Fits = () => true): Kernel[] {
   const contractions = formContractions(uses, phases, fits);
   const fixed = formFixed(uses);
   const saved = (program.saved ?? []).filter((node) => uses.has(node));
-  const needed = new Set<Node>([...uses.roots, ...phases.kept, ...saved].map(storageOf));
+  const alone = new Set(uses.nodes.filter(isAlone).map(storageOf));
+  const needed = new Set<Node>([...[...uses.roots, ...phases.kept, ...saved].map(storageOf), ...alone]);
   for (const kernel of [...contractions, ...fixed]) for (const input of kernel.inputs) needed.add(input);
   for (const kernel of contractions) for (const output of kernel.outputs) needed.delete(output);
   const known = new Set(contractions.flatMap((kernel) => kernel.outputs));
   const stored = chooseStored(uses, needed, known);
   const loops = formAllLoops(stored, known, fits);
-  const merged = mergeLoops(loops, [...contractions, ...fixed], { program, phases, fits });
+  const merged = mergeLoops(loops, [...contractions, ...fixed], { program, phases, fits, alone });
   const roots = new Set([...uses.roots, ...phases.kept].map(storageOf));
   return withoutPrivate([...merged, ...contractions, ...fixed], roots).sort(byPlace);
 }

@@ -1,3 +1,4 @@
+import { undoneScope } from "../autodiff/reversible.js";
 import { must } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import { reachable } from "../ir/node.js";
@@ -15,6 +16,8 @@ export interface MergeRules {
   readonly program: Program;
   readonly phases: Phases;
   readonly fits: Fits;
+  /** Values that the kernel which makes them does not read. */
+  readonly alone: ReadonlySet<Node>;
 }
 
 /**
@@ -24,17 +27,24 @@ export interface MergeRules {
 export function mergeLoops(
   loops: readonly LoopsKernel[],
   others: readonly Kernel[],
-  { program, phases, fits }: MergeRules,
+  { program, phases, fits, alone }: MergeRules,
 ): LoopsKernel[] {
   const forward = new Set(reachable(forwardEnds(program)));
   const early = program.phases.slice(0, -1).flatMap(({ assignments }) => assignments);
   const assigned = new Set(early.map(({ value }) => storageOf(value)));
+  const saved = new Set((program.saved ?? []).map(storageOf));
+  const saves = ({ outputs }: LoopsKernel): boolean => outputs.some((output) => saved.has(output));
   const groups: Group[] = loops.map((kernel) => ({ kernel, merged: false }));
   const producers = new Producers([...loops, ...others]);
   const readers = new Map<Node, Set<number>>();
   const apart = (a: LoopsKernel, b: LoopsKernel): boolean => {
     const [first, second] = [must(a.outputs[0], "output"), must(b.outputs[0], "output")];
     if (forward.has(first) !== forward.has(second) || phases.of(first) !== phases.of(second)) return true;
+    if (a.outputs.some((value) => alone.has(value) && b.inputs.includes(value))) return true;
+    // Reversible layers are undone one after the other: none of them waits for the gradients of the one above it.
+    if (undoneOf(first) !== undoneOf(second) && !a.outputs.some((value) => b.inputs.includes(value))) return true;
+    // Of two values that are made for backward, one from the other, it may keep the one and make the other again.
+    if (saves(a) && saves(b) && (isMadeFrom(a, b) || isMadeFrom(b, a))) return true;
     // A phase that replaces what it reads must not wait for its own replacement.
     return assigned.has(first) !== assigned.has(second);
   };
@@ -58,6 +68,17 @@ export function mergeLoops(
     }
   });
   return groups.filter((group) => !group.merged).map((group) => group.kernel);
+}
+
+function isMadeFrom({ inputs }: LoopsKernel, { outputs }: LoopsKernel): boolean {
+  return inputs.some((input) => outputs.includes(input));
+}
+
+const undoneLayer = new RegExp(`${undoneScope}\\.\\d+\\.\\d+`);
+
+/** The reversible layer that a value is made of again, or for; undefined for all others. */
+function undoneOf({ scope }: Node): string | undefined {
+  return undoneLayer.exec(scope)?.[0];
 }
 
 interface Group {

@@ -3,6 +3,7 @@ import type { DType } from "../ir/dtype.js";
 import type { Node } from "../ir/node.js";
 import { elements } from "../ir/shape.js";
 import { linearCrossEntropyGradientOp, linearCrossEntropyOp } from "../ops/cross-entropy.js";
+import { castOp } from "../ops/arithmetic.js";
 import { expandOp } from "../ops/layout.js";
 import { constantOp, leafAttributes, leafOp } from "../ops/leaves.js";
 import type { OperandExpression } from "./kernels.js";
@@ -10,9 +11,14 @@ import { storageOf } from "./kernels.js";
 
 const dense: ReadonlySet<string> = new Set<DType>(["f32", "bf16", "f16"]);
 
+/** Codes of a value in a byte each: what they stand for is made where it is packed, and never stored. */
+function isCodes({ op, dtype }: Node): boolean {
+  return op === castOp && dtype === "u8";
+}
+
 /**
- * What to read for an operand that is an element-wise expression of one dense weight, of scalars, random bits and
- * constants; undefined for a plain (or only rounded) weight, and for anything else.
+ * What to read for an operand that is an element-wise expression of one dense weight (or of codes), of scalars, random
+ * bits and constants; undefined for a plain (or only rounded) weight, and for anything else.
  */
 export function operandExpression(value: Node): OperandExpression | undefined {
   const count = elements(value.shape);
@@ -28,6 +34,10 @@ export function operandExpression(value: Node): OperandExpression | undefined {
     if (seen.has(base)) return true;
     seen.add(base);
     const { kind } = base.op.lowering;
+    if (isCodes(base)) {
+      bases.add(base);
+      return true;
+    }
     if (base.op === leafOp) {
       const { role, format } = leafAttributes(base);
       bases.add(base);

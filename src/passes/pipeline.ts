@@ -2,7 +2,7 @@ import type { Program } from "../ir/program.js";
 import { verifyProgram } from "../ir/verify.js";
 import type { KernelTarget } from "./bindings.js";
 import { fitsOn, isLimited } from "./bindings.js";
-import { dropCustomGradients, dropSavedForms } from "./custom-gradients.js";
+import { dropCustomGradients, dropReversible, dropSavedForms } from "./custom-gradients.js";
 import { decomposeWide } from "./decompose.js";
 import { fuse } from "./fuse.js";
 import type { Kernel } from "./kernels.js";
@@ -27,7 +27,7 @@ export interface FormedProgram {
 /** From a program to its kernels. */
 export function formKernels(program: Program, target: KernelTarget | undefined): FormedProgram {
   let current = verifyProgram(program);
-  for (const pass of [dropCustomGradients, dropSavedForms, shareLoss, scatterIntoSums]) {
+  for (const pass of [dropCustomGradients, dropReversible, dropSavedForms, shareLoss, scatterIntoSums]) {
     current = verifyProgram(pass(current));
   }
   const fits = fitsOn(target);

@@ -17,6 +17,8 @@ export interface Stay {
   readonly last: number;
   /** Present if they change: asked to be written back after `last`, and written before this step. */
   readonly written?: number;
+  /** The visit that it is part of, where tensors come and go by blocks. */
+  readonly visit?: number;
 }
 
 /** How much memory tensors on disk may take while they are used, against how often and how early they are read. */
@@ -28,6 +30,11 @@ export interface Streaming {
   readonly ahead?: number;
   /** A tensor is kept from one use to the next while no more than so many bytes of others are used in between. */
   readonly keep?: number;
+  /**
+   * Tensors come and go by blocks. "beside": while a block is computed, the next one comes and the one before leaves, so
+   * that three have places in memory; "alone": a block comes when it is needed, and has left when the next one comes.
+   */
+  readonly visits?: "beside" | "alone";
 }
 
 /** 300 MB/s of disk for 600 GFLOP/s of products with 512 rows; a faster disk only waits longer in memory. */
@@ -43,7 +50,10 @@ interface Use {
 export function streamFromDisk(schedule: Schedule, onDisk: (leaf: Node) => boolean, options: Streaming = {}): Schedule {
   const uses = usesOf(schedule, onDisk);
   if (uses.length === 0) return schedule;
-  const { ahead = defaultAhead, keep = largestGroup(uses.map(({ leaf }) => leaf)) } = options;
+  const { ahead = defaultAhead, keep = largestGroup(uses.map(({ leaf }) => leaf)), visits } = options;
+  if (visits !== undefined) {
+    return { ...schedule, stays: stayByVisit(gatherStays(uses, keep), schedule.steps.length, visits) };
+  }
   const stays: Stay[] = [];
   for (const { leaf, uses: own } of gatherStays(uses, keep)) {
     const first = own[0]?.step ?? 0;
@@ -95,7 +105,7 @@ function largestGroup(leaves: readonly Node[]): number {
   const groups = new Map<string, Map<string, number>>();
   for (const leaf of leaves) {
     const name = nameOf(leaf);
-    const block = /^.*?\.\d+(?=\.)/.exec(name)?.[0];
+    const block = blockOfName(name);
     if (block === undefined) continue;
     const group = groups.get(block) ?? new Map<string, number>();
     groups.set(block, group.set(name, bytesOfLeaf(leaf)));
@@ -104,13 +114,66 @@ function largestGroup(leaves: readonly Node[]): number {
   return sizes.reduce((most, bytes) => Math.max(most, bytes), 0);
 }
 
+/** What the names of a block's tensors have in common: all up to the first number. */
+function blockOfName(name: string): string | undefined {
+  return /^.*?\.\d+(?=\.)/.exec(name)?.[0];
+}
+
+/** Stays of one block, one after the other. */
+interface Visit {
+  readonly block: string;
+  readonly stays: Stay[];
+  readonly first: number;
+  last: number;
+}
+
+/** The stays of blocks that come and go as wholes. */
+function stayByVisit(gathered: readonly Gathered[], steps: number, overlap: "beside" | "alone"): Stay[] {
+  const visits = visitsOf(gathered.map(plainStay));
+  return visits.flatMap(({ stays, first }, number) => {
+    const [before, next] = [visits[number - 1], visits[number + 1]];
+    return stays.map((stay): Stay => {
+      const early = overlap === "alone" ? first : (before?.first ?? 0);
+      const earlier = visits.slice(0, number).flatMap((visit) => visit.stays);
+      const own = earlier.findLast(({ leaf }) => nameOf(leaf) === nameOf(stay.leaf));
+      const fetch = Math.min(stay.first, Math.max(early, (own?.last ?? -1) + 1));
+      if (stay.written === undefined) return { ...stay, fetch, visit: number };
+      const done = overlap === "alone" ? stay.last + 1 : Math.max(stay.last + 1, next?.last ?? steps);
+      return { ...stay, fetch, written: done, visit: number };
+    });
+  });
+}
+
+/** A stay that is fetched for its first use, and written, if it changes, some time after its last. */
+function plainStay({ leaf, uses }: Gathered): Stay {
+  const first = uses[0]?.step ?? 0;
+  const last = uses.at(-1)?.step ?? first;
+  return { leaf, fetch: first, first, last, ...(uses.some(({ changes }) => changes) ? { written: last + 1 } : {}) };
+}
+
+function visitsOf(stays: readonly Stay[]): Visit[] {
+  const visits: Visit[] = [];
+  for (const stay of stays.toSorted((a, b) => a.first - b.first)) {
+    const block = blockOfName(nameOf(stay.leaf)) ?? nameOf(stay.leaf);
+    const latest = visits.at(-1);
+    if (latest?.block !== block) visits.push({ block, stays: [stay], first: stay.first, last: stay.last });
+    else {
+      latest.stays.push(stay);
+      latest.last = Math.max(latest.last, stay.last);
+    }
+  }
+  return visits;
+}
+
+interface Gathered {
+  readonly leaf: Node;
+  readonly uses: Use[];
+}
+
 /** Uses of one tensor that share a stay: those between which little else is used. */
-function gatherStays(uses: readonly Use[], keep: number): { readonly leaf: Node; readonly uses: Use[] }[] {
-  const stays: { readonly leaf: Node; readonly uses: Use[] }[] = [];
-  const latest = new Map<
-    string,
-    { readonly stay: { readonly leaf: Node; readonly uses: Use[] }; readonly at: number }
-  >();
+function gatherStays(uses: readonly Use[], keep: number): Gathered[] {
+  const stays: Gathered[] = [];
+  const latest = new Map<string, { readonly stay: Gathered; readonly at: number }>();
   uses.forEach((use, at) => {
     const name = nameOf(use.leaf);
     const known = latest.get(name);

@@ -11,6 +11,7 @@ import type { ForwardBackward } from "./saved.js";
 import type { Step } from "./steps.js";
 import { unroll } from "./unroll.js";
 import { versionKey } from "./versions.js";
+import { visitOrder } from "./visits.js";
 
 export type { Instance, Step } from "./steps.js";
 
@@ -32,7 +33,8 @@ export function schedule(program: Program, kernels: readonly Kernel[], split: Fo
   const producers = new Map<Node, Kernel>();
   for (const kernel of kernels) for (const output of kernel.outputs) producers.set(output, kernel);
   refuseStaleOutputs(program, assigned);
-  const order = orderKernels(kernels, producers, assigned, split);
+  const place = program.visits === true ? visitOrder(kernels, producers, assigned) : placesOf(program, kernels, split);
+  const order = orderKernels(kernels, producers, assigned, split, place);
   return { steps: unroll(order, producers, split), assigned };
 }
 
@@ -41,8 +43,11 @@ export function assignments(program: Program): Map<Node, Node> {
   const assigned = new Map<Node, Node>();
   for (const phase of program.phases) {
     for (const { target, value } of phase.assignments) {
-      invariant(!assigned.has(storageOf(value)), "a value is assigned to two leaves");
-      assigned.set(storageOf(value), target);
+      const source = storageOf(value);
+      const moves = source.op === leafOp && leafAttributes(source).name !== leafAttributes(target).name;
+      invariant(!moves, "what is assigned to a leaf is computed: no kernel copies another leaf");
+      invariant(!assigned.has(source), "a value is assigned to two leaves");
+      assigned.set(source, target);
     }
   }
   return assigned;
@@ -84,6 +89,7 @@ function orderKernels(
   producers: ReadonlyMap<Node, Kernel>,
   assigned: ReadonlyMap<Node, Node>,
   split: ForwardBackward,
+  place: (kernel: Kernel) => number,
 ): Kernel[] {
   const before = new Map<Kernel, Set<Kernel>>(kernels.map((kernel) => [kernel, new Set<Kernel>()]));
   const versions = new Versions(kernels, assigned);
@@ -105,7 +111,7 @@ function orderKernels(
       for (const earlier of versions.usersOf(target)) if (earlier !== kernel) edges.add(earlier);
     }
   }
-  return topological(kernels, before, (kernel) => priority(kernel, assigned, split));
+  return topological(kernels, before, (kernel) => priority(kernel, assigned, split, place));
 }
 
 /** Who writes and who reads each version of each assigned leaf: as the leaf, or as the value that was assigned. */
@@ -146,12 +152,40 @@ class Versions {
 }
 
 /**
+ * Where kernels stand in the order of the graph. What only the backward pass makes of nodes that were built with the
+ * forward pass (another form of a value) comes just before its first reader, lest it be made for all blocks at once.
+ */
+function placesOf({ loss }: Program, kernels: readonly Kernel[], { forward }: ForwardBackward): typeof placeOf {
+  if (loss === undefined) return placeOf;
+  const reads = new Map<Node, number>();
+  for (const kernel of kernels) {
+    if (forward.has(kernel)) continue;
+    for (const input of kernel.inputs) reads.set(input, Math.min(reads.get(input) ?? Infinity, placeOf(kernel)));
+  }
+  return (kernel) => {
+    const own = placeOf(kernel);
+    if (forward.has(kernel) || !kernel.outputs.every(isOfForward)) return own;
+    const first = Math.min(...kernel.outputs.map((output) => reads.get(output) ?? Infinity));
+    return Number.isFinite(first) ? Math.max(own, first - 0.5) : own;
+  };
+}
+
+function isOfForward(node: Node): boolean {
+  return node.scope.startsWith("blocks.");
+}
+
+/**
  * Smaller runs first among what is ready: updates at once, then the order of the graph. The output layer's gradient by
  * its weight, which is larger than what it is made from, waits until all else is done: it would be there while the
  * most values are saved, and where the embedding is the same tensor, for the whole backward pass.
  */
-function priority(kernel: Kernel, assigned: ReadonlyMap<Node, Node>, split: ForwardBackward): number {
-  if (split.forward.has(kernel)) return placeOf(kernel);
+function priority(
+  kernel: Kernel,
+  assigned: ReadonlyMap<Node, Node>,
+  split: ForwardBackward,
+  place: (kernel: Kernel) => number,
+): number {
+  if (split.forward.has(kernel)) return place(kernel);
   if (kernel.kind === "fixed" && kernel.node.op === linearCrossEntropyWeightGradientOp) {
     const [x] = kernel.node.inputs;
     const rows = x?.shape[0] ?? 0;
@@ -159,7 +193,7 @@ function priority(kernel: Kernel, assigned: ReadonlyMap<Node, Node>, split: Forw
     if (rows < classes) return Infinity;
   }
   const updates = kernel.outputs.some((output) => assigned.has(output));
-  return updates ? -1 : placeOf(kernel);
+  return updates ? -1 : place(kernel);
 }
 
 function topological(

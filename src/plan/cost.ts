@@ -9,7 +9,8 @@ import {
   linearCrossEntropyOp,
   linearCrossEntropyWeightGradientOp,
 } from "../ops/cross-entropy.js";
-import { gatherOp, scatterAddOp, scatterWriteOp } from "../ops/gather.js";
+import { gatherOp, scatterAddOp, scatterMaximumOp, scatterWriteOp } from "../ops/gather.js";
+import { sampledDotOp, sparseDotOp } from "../ops/sparse.js";
 import type { Kernel, Operand } from "../passes/kernels.js";
 import { storageOf } from "../passes/kernels.js";
 import { bytesOfValue } from "./layout.js";
@@ -68,6 +69,10 @@ function fixedOperations(node: Node): number {
     const product = 2 * rows * depth * must(weight.shape[0], "vocabulary");
     return op === linearCrossEntropyOp ? product : 2 * product;
   }
+  if (op === sparseDotOp || op === sampledDotOp) {
+    const entries = elements(must(node.inputs[op === sparseDotOp ? 1 : 2], "places").shape);
+    return 2 * must(must(node.inputs[0], "operand").shape[0], "tokens") * entries;
+  }
   return op === scatterAddOp ? elements(must(node.inputs[2], "updates").shape) : 0;
 }
 
@@ -105,13 +110,18 @@ function bytesRead(kernel: Kernel, input: Node): number {
 }
 
 function bytesWritten(kernel: Kernel, output: Node): number {
-  const scatters = kernel.kind === "fixed" && (kernel.node.op === scatterAddOp || kernel.node.op === scatterWriteOp);
+  const scatters = kernel.kind === "fixed" && isScatter(kernel.node.op);
   return scatters ? updatesOf(kernel.node) : bytesOfValue(output);
 }
 
 /** The base of a scatter: only the rows that updates go to are touched, where it works in place. */
 function isScattered({ op, inputs }: Node, input: Node): boolean {
-  return (op === scatterAddOp || op === scatterWriteOp) && storageOf(must(inputs[0], "base")) === input;
+  return isScatter(op) && storageOf(must(inputs[0], "base")) === input;
+}
+
+/** Ops that change rows of a base in place. */
+export function isScatter(op: OpDefinition): boolean {
+  return op === scatterAddOp || op === scatterWriteOp || op === scatterMaximumOp;
 }
 
 function updatesOf(node: Node): number {

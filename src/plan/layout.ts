@@ -28,13 +28,13 @@ export function shardRoom(limits: TargetLimits, alignment: number): number {
 /** Addresses on disk: whole pages of any file system, so that a device can be read without a copy. */
 export const diskAlignment = 4096;
 
-/** A number that the host sets takes this many bytes where such numbers lie side by side. */
-const scalarBytes = 8;
+/** A number that the host sets takes this many bytes where kernels are short of bindings, else no more than its own. */
+const boundScalarBytes = 8;
 
 /**
- * Places every leaf of the programs, one after another, each in the first shard that has room. Where kernels are short
- * of bindings, numbers that the host sets come first, packed, so that one binding reaches them all. Leaves of tier
- * `disk` get an address in one file.
+ * Places every leaf of the programs, one after another, each in the first shard that has room. Numbers that the host
+ * sets come first, packed: there are some for each tensor that trains, and one binding reaches them all where kernels
+ * are short of bindings. Leaves of tier `disk` get an address in one file.
  */
 export function layOutLeaves(
   leaves: Iterable<Node>,
@@ -60,11 +60,12 @@ export function layOutLeaves(
     shards[shard] = offset + bytes;
   };
   const isKnown = (leaf: Node): boolean => buffers.has(leafAttributes(leaf).name);
-  const packed = limits.bindings < Infinity;
-  const all = packed ? [...leaves] : leaves;
-  if (packed) {
-    for (const leaf of all) if (isScalarInput(leaf) && !isKnown(leaf)) put(leaf, scalarBytes, 0);
-    shards[0] = round(shards[0] ?? 0, alignment);
+  const scalarBytes = (leaf: Node): number =>
+    limits.bindings < Infinity ? boundScalarBytes : Math.max(4, bytesOfValue(leaf));
+  const all = [...leaves];
+  for (const leaf of all) if (isScalarInput(leaf) && !isKnown(leaf)) put(leaf, scalarBytes(leaf), 0);
+  if (shards[0] !== undefined) {
+    shards[0] = round(shards[0], alignment);
     checkSize("the numbers that the host sets", shards[0], limits);
   }
   for (const leaf of all) {

@@ -37,9 +37,9 @@ const searchWork = 20_000_000;
  * by decreasing size into the smallest gap that fits, also by lifetime and by area; the best of the three is kept
  * (Pisarchyk and Lee, arXiv 2001.03288, and XLA's heap simulator). Where even that is far from the bound, the order in
  * which they are placed is improved by a search that is bounded by its work, not by a clock. Bytes must be multiples of
- * the alignment wanted, and no more than a shard holds.
+ * the alignment wanted, and no more than a shard holds. Nothing better is sought than an extent of `enough`.
  */
-export function placeIntervals(intervals: readonly Interval[], room: Room = unbounded): Placement {
+export function placeIntervals(intervals: readonly Interval[], room: Room = unbounded, enough = 0): Placement {
   const bound = largestLive(intervals);
   const length = (interval: Interval): number => interval.end - interval.start + 1;
   const orders: ((interval: Interval) => number)[] = [
@@ -51,10 +51,10 @@ export function placeIntervals(intervals: readonly Interval[], room: Room = unbo
   for (const weight of orders) {
     const placed = placeInOrder(intervals, orderBy(intervals, weight), room, bound);
     if (best === undefined || placed.placement.extent < best.placement.extent) best = placed;
-    if (best.placement.extent === bound) break;
+    if (best.placement.extent <= Math.max(bound, enough)) break;
   }
   if (best === undefined) return { shards: [], offsets: [], sizes: room.used, extent: 0, bound };
-  const far = best.placement.extent > bound * worthwhile;
+  const far = best.placement.extent > Math.max(bound * worthwhile, enough);
   return far && room.largest === Infinity ? improve(intervals, best, room, bound) : best.placement;
 }
 

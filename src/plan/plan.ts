@@ -14,7 +14,10 @@ import type { Buffer, PersistentLayout, ProgramPlan, TargetFacts } from "./types
 export * from "./types.js";
 export { bytesOfValue, layOutLeaves, round } from "./layout.js";
 
-/** Decides where every value of a scheduled program lies. */
+/**
+ * Decides where every value of a scheduled program lies. With `enough`, bytes that are there for it beyond what
+ * persists, no order or placement is sought that takes less.
+ */
 export function planProgram(
   name: string,
   schedule: Schedule,
@@ -22,14 +25,22 @@ export function planProgram(
   gradients: readonly Node[],
   layout: PersistentLayout,
   facts: TargetFacts,
+  enough = 0,
 ): ProgramPlan {
   const draft = (order: Schedule): Drafted => {
     const drafted = draftProgram(order, outputs, gradients, layout, facts);
     return { ...drafted, units: unitsOf(drafted.drafts.transient) };
   };
-  const { drafts, steps, units } = draftLowest(schedule, Object.values(outputs), facts, draft);
   const room = { used: layout.shards, largest: shardRoom(facts.limits, facts.alignment) };
-  const placement = placeIntervals(units, room);
+  const place = (one: Drafted): Placement => placeIntervals(one.units, room, enough);
+  const given = draft(schedule);
+  const first = largestLive(given.units) <= enough ? place(given) : undefined;
+  const chosen =
+    first !== undefined && first.extent <= enough
+      ? given
+      : draftLowest(given, schedule, Object.values(outputs), facts, draft);
+  const { drafts, steps, units } = chosen;
+  const placement = chosen === given && first !== undefined ? first : place(chosen);
   const placed = placedBuffers(units, placement);
   const buffer = (one: Draft): Buffer => one.persistent ?? must(placed.get(one), "placement");
   return {
@@ -58,12 +69,12 @@ interface Drafted {
 
 /** The order given, or one with a lower peak where the search finds it and the drafts bear it out. */
 function draftLowest(
+  given: Drafted,
   schedule: Schedule,
   outputs: readonly Node[],
   facts: TargetFacts,
   draft: (order: Schedule) => Drafted,
 ): Drafted {
-  const given = draft(schedule);
   const lowered = lowerPeak(schedule, outputs, facts);
   if (lowered === schedule) return given;
   const other = draft(lowered);

@@ -30,6 +30,11 @@ export class Slots {
       const draft: Draft = { name, kind: stored.kind, bytes, start: fetch, end, lastRead: Infinity };
       return { draft, stored, first, last, written };
     });
+    // What visits as a whole lies side by side: equal blocks then have equal places, which they take in turn.
+    for (const visit of new Set(stays.flatMap((stay) => stay.visit ?? []))) {
+      const group = this.#slots.flatMap(({ draft }, index) => (stays[index]?.visit === visit ? [draft] : []));
+      for (const draft of group) draft.group = group;
+    }
     for (const slot of this.#slots) {
       const { name } = slot.stored;
       this.#byName.set(name, [...(this.#byName.get(name) ?? []), slot]);

@@ -22,7 +22,7 @@ export const unlimited: TargetLimits = { largestShard: Infinity, largestBinding:
 
 /** What the planner must know of a target. */
 export interface TargetFacts {
-  /** Every address is a multiple of this many bytes. */
+  /** Every address is a multiple of this many bytes, but those of single numbers that the host sets. */
   readonly alignment: number;
   readonly limits: TargetLimits;
   /** Scratch memory of one kernel, all threads together. */

@@ -8,6 +8,7 @@ import { defaultRates, programSeconds } from "../plan/predict.js";
 import type { MemoryReport } from "../plan/report.js";
 import { reportPrograms } from "../plan/report.js";
 import type { TrainingPrograms } from "../step/build.js";
+import type { BuiltProgram } from "../step/programs.js";
 import type { FormedSession } from "./form.js";
 import { fastestPolicy, outputsOf, stepSeconds } from "./predict.js";
 import type { SessionOptions } from "./types.js";
@@ -18,6 +19,10 @@ export interface SessionPlan {
   readonly training: TrainingPrograms | undefined;
   readonly programs: readonly Program[];
   readonly plans: readonly ProgramPlan[];
+  /** The methods' own programs, by name. */
+  readonly own: readonly BuiltProgram[];
+  /** What was decided about the saved values of each program. */
+  readonly saved: ReadonlyMap<string, PassOptions["saved"]>;
   readonly layout: PersistentLayout;
   /** Leaves by name, from whichever program has them. */
   readonly leaves: ReadonlyMap<string, Node>;
@@ -29,27 +34,38 @@ export function ratesOf({ rates, threads }: SessionOptions): Rates {
   return rates ?? defaultRates(threads);
 }
 
-/** Plans a session whose saved values are decided: by program, or by the session's policy. */
+/**
+ * Plans a session whose saved values are decided: by program, or by the session's policy. A session that is planned
+ * again, after `before`, keeps what was decided and the programs that are not its steps, in memory that is there.
+ */
 export function finishSession(
   formed: FormedSession,
   decided: ReadonlyMap<string, PassOptions["saved"]> = new Map(),
+  before?: SessionPlan,
 ): SessionPlan {
-  const { options, training, programs, layout, leaves, facts } = formed;
+  const { options, training, own, programs, layout, leaves, facts } = formed;
   const rates = ratesOf(options);
   const seconds = new Map<string, number>();
-  const plans = programs.map((one) => {
+  const policies = new Map([...(before?.saved ?? []), ...decided]);
+  const enough = before === undefined ? 0 : before.report.planBytes - layout.bytes;
+  const planned = programs.map((one) => {
     const { program } = one;
-    const saved = decided.get(program.name) ?? fastestPolicy(formed, one, rates);
+    const saved = policies.get(program.name) ?? fastestPolicy(formed, one, rates);
+    policies.set(program.name, saved);
     const schedule = formed.schedule(one, saved);
-    seconds.set(program.name, programSeconds(schedule, rates));
-    return planProgram(program.name, schedule, outputsOf(program), program.gradients, layout, facts);
+    if (before === undefined) seconds.set(program.name, programSeconds(schedule, rates));
+    return planProgram(program.name, schedule, outputsOf(program), program.gradients, layout, facts, enough);
   });
+  const isKept = ({ name }: { readonly name: string }): boolean => planned.every((plan) => plan.name !== name);
+  const plans = [...planned, ...(before?.plans.filter(isKept) ?? [])];
   const report = reportPrograms(plans, layout, training?.notes ?? []);
   return {
     options,
     training,
-    programs: programs.map(({ program }) => program),
+    programs: [...programs.map(({ program }) => program), ...(before?.programs.filter(isKept) ?? [])],
     plans,
+    own,
+    saved: policies,
     layout,
     leaves,
     report: { ...report, stepSeconds: stepSeconds(options, seconds) },

@@ -1,5 +1,6 @@
 import { must } from "../errors.js";
 import type { Node } from "../ir/node.js";
+import { Graph } from "../ir/node.js";
 import { nodesOf } from "../ir/program.js";
 import { leafAttributes, leafOp } from "../ops/leaves.js";
 import type { FormedProgram, PassOptions } from "../passes/pipeline.js";
@@ -13,7 +14,10 @@ import { layOutLeaves } from "../plan/plan.js";
 import type { TrainingPrograms } from "../step/build.js";
 import { buildEvaluation, buildTraining } from "../step/build.js";
 import { buildDecode } from "../step/decode.js";
-import { leavesOnDisk } from "./place.js";
+import type { BuiltProgram } from "../step/programs.js";
+import { buildPrograms, stateLeaf } from "../step/programs.js";
+import { leavesOnDisk, placeOptions } from "./place.js";
+import { statesOfBlocks } from "./block-states.js";
 import type { SessionOptions } from "./types.js";
 
 /** A session's programs as kernels, and where what outlives them lies; what is recomputed is still open. */
@@ -21,6 +25,8 @@ export interface FormedSession {
   readonly options: SessionOptions;
   readonly facts: TargetFacts;
   readonly training: TrainingPrograms | undefined;
+  /** The methods' own programs, which are among `programs` too. */
+  readonly own: readonly BuiltProgram[];
   readonly programs: readonly FormedProgram[];
   /** Leaves by name, from whichever program has them. */
   readonly leaves: ReadonlyMap<string, Node>;
@@ -29,26 +35,36 @@ export interface FormedSession {
   schedule(program: FormedProgram, saved: PassOptions["saved"]): Schedule;
 }
 
-/** Builds all programs of a session and divides them into kernels. */
-export function formSession(options: SessionOptions, targetFacts: TargetFacts): FormedSession {
+/**
+ * Builds all programs of a session and divides them into kernels; of one that was planned `before`, with other blocks in
+ * turn, its steps alone.
+ */
+export function formSession(
+  options: SessionOptions,
+  targetFacts: TargetFacts,
+  before?: Pick<FormedSession, "own" | "leaves">,
+): FormedSession {
   const facts = memoFacts(targetFacts);
   const { optimizer, clip, segments, length, definition, methods, storedFormat, active, split = 1 } = options;
   const batch = options.batch / split;
   const turns = active === undefined ? {} : { active };
-  const forward = { definition, methods, batch, length, activation: options.dtype, storedFormat, ...turns };
+  const forward = { definition, methods, batch, length, activation: options.dtype, storedFormat };
   const accumulate = options.accumulate * split;
-  const training =
-    methods === undefined || !options.train
-      ? undefined
-      : buildTraining({ ...forward, optimizer, clip, accumulate, segments });
-  const sources = [...(training?.programs ?? [])];
-  if (options.evaluate) sources.push(buildEvaluation({ ...forward, segments }));
-  for (const tokens of decodeLengths(options.decode)) {
-    sources.push(buildDecode({ ...forward, tokens, capacity: must(options.decode, "decoding").capacity }));
+  const build = (more: { readonly active?: readonly number[] }): TrainingPrograms =>
+    buildTraining({ ...forward, optimizer, clip, accumulate, segments, ...more });
+  const training = methods === undefined || !options.train ? undefined : statesOfBlocks(options, build(turns), build);
+  const own = before?.own ?? (training === undefined ? [] : buildPrograms({ ...forward, segments }));
+  const sources = [...(training?.programs ?? []), ...(before === undefined ? own : []).map(({ program }) => program)];
+  if (options.evaluate && before === undefined) sources.push(buildEvaluation({ ...forward, segments }));
+  for (const tokens of before === undefined ? decodeLengths(options.decode) : []) {
+    const capacity = must(options.decode, "decoding").capacity + (methods?.prefix ?? 0);
+    sources.push(buildDecode({ ...forward, tokens, capacity }));
   }
   const programs = sources.map((program) => formKernels(program, facts));
-  const leaves = new Map<string, Node>();
+  const leaves = new Map(before?.leaves);
   for (const { program } of programs) for (const leaf of nodesOf(program)) addLeaf(leaves, leaf);
+  const states = training === undefined ? [] : (methods?.states ?? []).map((state) => stateLeaf(new Graph(), state));
+  for (const leaf of [...(training?.states ?? []), ...states]) addLeaf(leaves, leaf);
   const onDisk = leavesOnDisk(
     options,
     programs.map(({ program }) => ({ steps: [], assigned: assignments(program) })),
@@ -58,10 +74,11 @@ export function formSession(options: SessionOptions, targetFacts: TargetFacts): 
     options,
     facts,
     training,
+    own,
     programs,
     leaves,
     layout: options.layout ?? layOutLeaves(leaves.values(), facts.alignment, facts.limits, tierOf),
-    schedule: (program, saved) => streamFromDisk(orderKernels(program, saved), onDisk, options.place),
+    schedule: (program, saved) => streamFromDisk(orderKernels(program, saved), onDisk, placeOptions(options)),
   };
 }
 

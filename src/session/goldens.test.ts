@@ -2,16 +2,9 @@ import { describe, expect, test } from "vitest";
 import { must } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import type { Program } from "../ir/program.js";
-import { nodesOf } from "../ir/program.js";
-import type { Tensor } from "../ir/tensor.js";
 import { openModel } from "../io/model.js";
 import { composeMethods } from "../methods/compose.js";
-import { leafAttributes, leafOp } from "../ops/leaves.js";
 import { makeOptimizer } from "../optim/registry.js";
-import { compileProgram } from "../passes/pipeline.js";
-import { layOutLeaves, planProgram } from "../plan/plan.js";
-import { cFacts } from "../targets/c/facts.js";
-import { tensorFromBytes, tensorToBytes } from "../targets/interpret/memory.js";
 import type { Golden } from "../testing/goldens.js";
 import {
   goldenFamilies,
@@ -23,40 +16,10 @@ import {
   relativeError,
   trainedError,
 } from "../testing/goldens.js";
-import { createNativeBackend } from "./native-backend.js";
+import { runCompiled } from "../testing/run-compiled.js";
 import { openSession } from "./open.js";
 
 const threads = 2;
-
-/** Values of a program's outputs, compiled to C and run once. */
-async function runCompiled(source: Program, bindings: ReadonlyMap<Node, Tensor>): Promise<Map<string, Tensor>> {
-  const { program, schedule } = compileProgram(source, { saved: "cheap" });
-  const outputs = must(program.phases[0], "phase").outputs;
-  const facts = cFacts(threads);
-  const layout = layOutLeaves(
-    nodesOf(program).filter((node) => node.op === leafOp),
-    facts.alignment,
-  );
-  const plan = planProgram(program.name, schedule, outputs, [], layout, facts);
-  const backend = await createNativeBackend({ threads, poison: true, timed: false });
-  try {
-    backend.allocate(layout.bytes + plan.extent);
-    await backend.prepare([plan]);
-    for (const [leaf, value] of bindings) {
-      const { offset, bytes } = must(layout.buffers.get(leafAttributes(leaf).name), "buffer");
-      tensorToBytes(value, backend.bytes(offset, bytes));
-    }
-    await backend.run(0);
-    return new Map(
-      [...plan.outputs].map(([name, { buffer, node }]) => [
-        name,
-        tensorFromBytes(node, backend.bytes(buffer.offset, buffer.bytes)),
-      ]),
-    );
-  } finally {
-    backend.close();
-  }
-}
 
 async function trainCompiled(
   golden: Golden,

@@ -1,5 +1,4 @@
 import { must, ThimbleError } from "../errors.js";
-import { sizeOf } from "../ir/dtype.js";
 import { elements } from "../ir/shape.js";
 import type { Tensor } from "../ir/tensor.js";
 import type { WeightSource } from "../io/weight-source.js";
@@ -9,6 +8,7 @@ import { tensorToBytes } from "../targets/interpret/memory.js";
 import { compileDecoder } from "../storage/decoder.js";
 import { storageFormat } from "../storage/registry.js";
 import { initialValues } from "../methods/initial.js";
+import type { HostTensors } from "../methods/types.js";
 import { streamPrefix } from "../step/inputs.js";
 import type { SessionPlan } from "./finish.js";
 
@@ -20,19 +20,24 @@ export interface LoadTarget {
   readonly bytes: BytesOf;
   /** Those that lie on disk, if there are any, and memory in which each of them can be put together. */
   readonly stored?: { readonly disk: DiskWeights; readonly staging: BytesOf };
+  /** What the methods' calibration made, where there was one. */
+  readonly calibrated?: HostTensors | undefined;
 }
 
 /** Gives every persistent tensor its value at the start of a run: base weights, methods' tensors, states. */
 export async function loadTensors(plan: SessionPlan, weights: WeightSource, target: LoadTarget): Promise<void> {
   const { leaves, options } = plan;
   const bytesOf = target.bytes;
-  const base = new Set(options.definition.parameters.map((parameter) => parameter.name));
+  const base = new Map(options.definition.parameters.map((parameter) => [parameter.name, parameter]));
+  const { methods } = options;
   for (const [name, leaf] of leaves) {
     const { role, format } = leafAttributes(leaf);
-    if (base.has(name))
-      await loadWeight({ name, format, weights, target, changes: options.methods?.prepares === true });
-    else if (name.startsWith(streamPrefix)) writeStream(name, bytesOf(name));
-    else if (role !== "weight") bytesOf(name).fill(0);
+    const parameter = base.get(name);
+    if (parameter !== undefined) {
+      const changes = methods?.prepares === true || (options.train && methods?.trains(parameter) === true);
+      await loadWeight({ name, format, weights, target, changes });
+    } else if (name.startsWith(streamPrefix)) writeStream(name, bytesOf(name));
+    else if (role !== "weight") put(target, name, (bytes) => bytes.fill(0));
   }
   for (const tensor of options.methods?.adapters ?? []) {
     if (!leaves.has(tensor.name)) continue;
@@ -40,17 +45,33 @@ export async function loadTensors(plan: SessionPlan, weights: WeightSource, targ
     else write({ ...tensor, data: initialValues(tensor, options.seed) }, bytesOf(tensor.name));
   }
   await prepareMethods(plan, weights, target);
-  if (options.methods?.prepares === true) copyMasters(plan, bytesOf);
-  else await readMasters(plan, weights, bytesOf);
+  if (methods?.prepares === true) {
+    copyMasters(plan, bytesOf, undefined, (name, make) => {
+      put(target, name, make);
+    });
+  } else await readMasters(plan, weights, target);
+}
+
+/** Gives a tensor its bytes, wherever it lies. */
+function put(target: LoadTarget, name: string, make: (bytes: Uint8Array) => void): void {
+  const { stored, bytes } = target;
+  const onDisk = stored?.disk.has(name) === true ? stored : undefined;
+  const whole = (onDisk?.staging ?? bytes)(name);
+  make(whole);
+  onDisk?.disk.write(name, whole);
 }
 
 /** Masters hold what the file does, before its rounding to the parameter's type. */
-async function readMasters(plan: SessionPlan, weights: WeightSource, bytesOf: BytesOf): Promise<void> {
+async function readMasters(plan: SessionPlan, weights: WeightSource, target: LoadTarget): Promise<void> {
   const base = new Set(plan.options.definition.parameters.map(({ name }) => name));
   for (const [state, parameter] of plan.training?.copies ?? []) {
-    if (base.has(parameter)) await weights.readInto(parameter, bytesOf(state), "f32");
+    if (!base.has(parameter)) continue;
+    const onDisk = target.stored?.disk.has(state) === true ? target.stored : undefined;
+    const whole = (onDisk?.staging ?? target.bytes)(state);
+    await weights.readInto(parameter, whole, "f32");
+    onDisk?.disk.write(state, whole);
   }
-  copyMasters(plan, bytesOf, (state) => !base.has(plan.training?.copies.get(state) ?? ""));
+  copyMasters(plan, target.bytes, (state) => !base.has(plan.training?.copies.get(state) ?? ""));
 }
 
 interface WeightLoad {
@@ -93,8 +114,9 @@ async function prepareMethods(
   weights: WeightSource,
   target: LoadTarget,
 ): Promise<void> {
-  const { bytes: bytesOf, stored } = target;
+  const { bytes: bytesOf, stored, calibrated } = target;
   const { methods, definition, seed } = options;
+  const base = new Map(definition.parameters.map((parameter) => [parameter.name, parameter]));
   if (methods?.prepares !== true) return;
   const formatOf = (name: string): string => leafAttributes(must(leaves.get(name), `tensor ${name}`)).format;
   await methods.prepare({
@@ -106,8 +128,10 @@ async function prepareMethods(
       compileDecoder(storageFormat(formatOf(name)))(bytesOf(name), values);
       return Promise.resolve(values);
     },
+    calibrated,
+    // Of any tensor of the model, used by the programs or not.
     original: async (name) => {
-      const values = new Float32Array(elements(must(leaves.get(name), `tensor ${name}`).shape));
+      const values = new Float32Array(elements(must(base.get(name), `tensor ${name}`).shape));
       await weights.readInto(name, new Uint8Array(values.buffer), "f32");
       return values;
     },
@@ -135,12 +159,17 @@ export function copyMasters(
   { training, leaves }: Pick<SessionPlan, "training" | "leaves">,
   bytesOf: BytesOf,
   wanted: (state: string) => boolean = () => true,
+  set: (name: string, make: (bytes: Uint8Array) => void) => void = (name, make) => {
+    make(bytesOf(name));
+  },
 ): void {
   for (const [state, parameter] of training?.copies ?? []) {
     if (!wanted(state)) continue;
     const source = leafAttributes(must(leaves.get(parameter), parameter));
-    const values = new Float32Array(bytesOf(state).byteLength / sizeOf("f32"));
+    const values = new Float32Array(elements(source.shape));
     compileDecoder(storageFormat(source.format))(bytesOf(parameter), values);
-    write({ shape: source.shape, dtype: "f32", data: values }, bytesOf(state));
+    set(state, (bytes) => {
+      write({ shape: source.shape, dtype: "f32", data: values }, bytes);
+    });
   }
 }

@@ -17,12 +17,23 @@ import { poisonPattern } from "../targets/interpret/execute.js";
 import type { Backend, BackendOptions } from "./backend.js";
 import { processBytes } from "./overhead.js";
 
+/** A program that is ready to run. */
+interface Prepared {
+  readonly plan: ProgramPlan;
+  /** Where the arena lay when it was made. */
+  readonly base: bigint;
+  readonly program: Program;
+  /** The numbers of its kernels and copies among its entries, and of those that wait for transfers. */
+  readonly kernels: readonly number[];
+  readonly waits: readonly number[];
+}
+
 /** Programs as tables of compiled kernels, run by native threads in one block of native memory. */
 export class NativeBackend implements Backend {
   #arena: Arena | undefined;
-  #programs: Program[] = [];
-  /** The numbers of each program's kernels and copies among its entries, and of those that wait for transfers. */
-  #entries: { readonly kernels: readonly number[]; readonly waits: readonly number[] }[] = [];
+  #prepared: readonly Prepared[] = [];
+  /** Kernels that are loaded, by name: programs that come in the place of others are mostly made of the same. */
+  readonly #loaded = new Map<string, { readonly source: string; readonly address: bigint }>();
   /** Tensors on disk, in the order of `places`. */
   #stored: string[] = [];
   #places: FilePlaces | undefined;
@@ -56,23 +67,25 @@ export class NativeBackend implements Backend {
   }
 
   async prepare(plans: readonly ProgramPlan[]): Promise<void> {
-    const lowered = plans.map((plan) => lowerProgram(plan, this.options.threads));
-    const sources = new Map(lowered.flatMap(({ kernels }) => kernels.map((kernel) => [kernel.name, kernel.source])));
-    const includes = [tuningSource(await machineTuning()), prelude].filter((text) => text !== "");
-    const library = await compileLibrary([...sources].map(([name, source]) => ({ name, source, includes })));
     const base = must(this.#arena, "arena").address;
-    this.#releasePrograms();
+    const stays = ({ plan, base: before }: Prepared): boolean =>
+      plans.includes(plan) && before === base && plan.transfers.length === 0;
+    const kept = this.#prepared.filter(stays);
+    const lowered = plans
+      .filter((plan) => kept.every((one) => one.plan !== plan))
+      .map((plan) => ({ plan, ...lowerProgram(plan, this.options.threads) }));
+    await this.#load(lowered.flatMap(({ kernels }) => kernels));
+    this.#release(this.#prepared.filter((one) => !stays(one)));
     this.#stored = [...new Set(plans.flatMap(({ transfers }) => transfers.map(({ stored }) => stored.name)))];
     if (this.#stored.length > 0) this.#places = this.pool.places(this.#stored);
     const word = (value: PlannedWord): Word => (typeof value === "number" ? value : base + BigInt(value.buffer.offset));
-    this.#programs = lowered.map(({ steps }, index) => {
-      const plan = must(plans[index], "plan");
+    const made = lowered.map(({ plan, steps }): Prepared => {
       const transfers = transferEntries(plan, (transfer) => this.#transfer(transfer, word));
       const entries = steps.flatMap((step, place): Entry[] => [
         ...transfers(place),
         ...step.entries.map(({ kernel, words }): Entry => ({
           kind: "kernel",
-          address: library.address(kernel),
+          address: must(this.#loaded.get(kernel), kernel).address,
           arguments: words.map(word),
         })),
         ...step.copies.map(([from, to]): Entry => ({
@@ -84,12 +97,16 @@ export class NativeBackend implements Backend {
         ...(this.options.poison ? fills(plan.buffers.filter((buffer) => buffer.end === place)) : []),
       ]);
       const all = [...(this.options.poison ? fills(plan.buffers) : []), ...entries, ...transfers(steps.length)];
-      this.#entries.push({
+      return {
+        plan,
+        base,
+        program: this.pool.program(all, this.options.timed, plan.transfers.length > 0 ? this.#places : undefined),
         kernels: numbersOf(all, ({ kind }) => kind === "kernel" || kind === "copy" || kind === "fill"),
         waits: numbersOf(all, ({ kind }) => kind === "wait"),
-      });
-      return this.pool.program(all, this.options.timed, this.#places);
+      };
     });
+    const byPlan = new Map([...kept, ...made].map((one) => [one.plan, one]));
+    this.#prepared = plans.map((plan) => must(byPlan.get(plan), plan.name));
     function fills(buffers: readonly Buffer[]): Entry[] {
       return buffers.map((buffer) => ({
         kind: "fill",
@@ -100,8 +117,18 @@ export class NativeBackend implements Backend {
     }
   }
 
+  /** Compiles and loads those kernels that are not loaded. */
+  async #load(kernels: readonly { readonly name: string; readonly source: string }[]): Promise<void> {
+    const missing = kernels.filter(({ name, source }) => this.#loaded.get(name)?.source !== source);
+    if (missing.length === 0) return;
+    const sources = new Map(missing.map(({ name, source }) => [name, source]));
+    const includes = [tuningSource(await machineTuning()), prelude].filter((text) => text !== "");
+    const library = await compileLibrary([...sources].map(([name, source]) => ({ name, source, includes })));
+    for (const [name, source] of sources) this.#loaded.set(name, { source, address: library.address(name) });
+  }
+
   async run(index: number, signal?: AbortSignal): Promise<boolean> {
-    const result = await must(this.#programs[index], "program").run(signal === undefined ? {} : { signal });
+    const result = await must(this.#prepared[index], "program").program.run(signal === undefined ? {} : { signal });
     return !result.cancelled;
   }
 
@@ -113,15 +140,15 @@ export class NativeBackend implements Backend {
 
   /** Seconds of each kernel, copy and fill of a program in its last run; only with `timed`. */
   times(index: number): number[] {
-    return this.#seconds(index, must(this.#entries[index], "entries").kernels);
+    return this.#seconds(index, must(this.#prepared[index], "program").kernels);
   }
 
   waited(index: number): number {
-    return this.#seconds(index, must(this.#entries[index], "entries").waits).reduce((sum, value) => sum + value, 0);
+    return this.#seconds(index, must(this.#prepared[index], "program").waits).reduce((sum, value) => sum + value, 0);
   }
 
   #seconds(index: number, entries: readonly number[]): number[] {
-    const { nanoseconds } = must(this.#programs[index], "program");
+    const { nanoseconds } = must(this.#prepared[index], "program").program;
     return nanoseconds === undefined ? [] : entries.map((entry) => Number(nanoseconds[entry] ?? 0n) / 1e9);
   }
 
@@ -130,16 +157,15 @@ export class NativeBackend implements Backend {
     return { kind: direction, memory: word({ buffer: memory }), place, bytes: stored.bytes };
   }
 
-  #releasePrograms(): void {
-    for (const program of this.#programs) program.close();
-    this.#programs = [];
-    this.#entries = [];
+  #release(programs: readonly Prepared[]): void {
+    for (const { program } of programs) program.close();
+    this.#prepared = this.#prepared.filter((one) => !programs.includes(one));
     this.#places?.close();
     this.#places = undefined;
   }
 
   close(): void {
-    this.#releasePrograms();
+    this.#release(this.#prepared);
     this.#arena?.release();
     this.#arena = undefined;
     this.pool.close();

@@ -20,8 +20,8 @@ export function factsOf(target: TargetName, threads: number): TargetFacts {
 const planned = new WeakMap<SessionOptions, SessionPlan>();
 
 /** The plan of a session, without weights, memory or a compiler; made once for each options object. */
-export function planOnly(options: SessionOptions): SessionPlan {
-  const plan = planned.get(options) ?? planSession(options, factsOf(options.target, options.threads));
+export function planOnly(options: SessionOptions, before?: SessionPlan): SessionPlan {
+  const plan = planned.get(options) ?? planSession(options, factsOf(options.target, options.threads), before);
   planned.set(options, plan);
   return plan;
 }

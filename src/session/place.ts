@@ -17,26 +17,51 @@ export interface PlaceOptions extends Streaming {
   readonly uncached?: boolean;
 }
 
+/** Where the tensors of a session lie: as the methods say while they train, else as its options do. */
+export function placeOptions({ place, methods, train }: SessionOptions): PlaceOptions | undefined {
+  const placement = train ? methods?.place : undefined;
+  if (placement === undefined) return place;
+  // What the options alone would put there comes and goes with the blocks.
+  const { folder, uncached } = place ?? {};
+  return {
+    disk: place === undefined || place.whenNeeded === true ? () => false : place.disk,
+    visits: placement.overlap ? "beside" : "alone",
+    ...(folder === undefined ? {} : { folder }),
+    ...(uncached === undefined ? {} : { uncached }),
+  };
+}
+
 /**
- * The leaves that lie on disk: those that the options choose among the checkpoint's matrices that no program changes.
- * Vectors are too small to be worth a read.
+ * The leaves that lie on disk: those that the options choose among the checkpoint's matrices that no program changes,
+ * and what the methods choose, be it changed or not, with the optimizer's states of it. Vectors alone are too small to
+ * be worth a read.
  */
 export function leavesOnDisk(
   options: SessionOptions,
   programs: readonly Pick<Schedule, "assigned">[],
 ): (leaf: Node) => boolean {
-  const { place, definition } = options;
+  const { definition, train, methods } = options;
+  const place = placeOptions(options);
   if (place === undefined || place.whenNeeded === true) return () => false;
   const changed = new Set<string>();
   for (const { assigned } of programs) {
     for (const target of assigned.values()) changed.add(leafAttributes(target).name);
   }
   const base = new Set(definition.parameters.map(({ name }) => name));
+  const placement = train ? methods?.place : undefined;
+  const visiting = new Set(definition.parameters.flatMap((one) => (placement?.disk(one) === true ? [one.name] : [])));
   return (leaf) => {
     const { name, role, shape } = leafAttributes(leaf);
-    const frozen = role === "weight" && base.has(name) && !changed.has(name);
-    return frozen && shape.length >= 2 && place.disk(name);
+    if (role === "state") return shape.length > 0 && visiting.has(parameterOfState(name));
+    if (role !== "weight") return false;
+    const frozen = base.has(name) && !changed.has(name);
+    return visiting.has(name) || (frozen && shape.length >= 2 && place.disk(name));
   };
+}
+
+/** `model.layers.0.mlp.up_proj.weight.adamw.m` -> `model.layers.0.mlp.up_proj.weight`. */
+function parameterOfState(name: string): string {
+  return name.split(".").slice(0, -2).join(".");
 }
 
 /** Ways for a budget to use the disk, where it may: every other block, then all that may lie there. Both are exact. */

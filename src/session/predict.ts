@@ -5,6 +5,7 @@ import type { SavedPolicy } from "../passes/saved.js";
 import type { Rates } from "../plan/predict.js";
 import { programSeconds } from "../plan/predict.js";
 import { sum } from "../plan/sum.js";
+import { drawnBatches } from "./draw.js";
 import type { FormedSession } from "./form.js";
 import type { SessionOptions } from "./types.js";
 
@@ -27,11 +28,15 @@ export function outputsOf(program: Program): Record<string, Node> {
   return program.phases.reduce<Record<string, Node>>((all, phase) => ({ ...all, ...phase.outputs }), {});
 }
 
-/** Seconds of an ordinary optimizer step, from those of one run of each program. */
-export function stepSeconds(
-  { accumulate, split = 1 }: Pick<SessionOptions, "accumulate" | "split">,
-  programs: ReadonlyMap<string, number>,
-): number {
-  const runs = { train: 1, accumulate: accumulate * split, apply: 1 };
+/** Seconds of an ordinary optimizer step, and of the choice of its rows, from those of one run of each program. */
+export function stepSeconds(options: SessionOptions, programs: ReadonlyMap<string, number>): number {
+  const { accumulate, split = 1, batch, methods } = options;
+  const choice = Object.entries(methods?.examples?.runs(batch) ?? {});
+  const runs = {
+    train: 1,
+    accumulate: accumulate * split,
+    apply: 1,
+    ...Object.fromEntries(choice.map(([name, count]) => [name, count * split * drawnBatches(options)])),
+  };
   return sum(Object.entries(runs), ([name, count]) => (programs.get(name) ?? 0) * count);
 }

@@ -7,24 +7,40 @@ import { leafAttributes } from "../ops/leaves.js";
 import { bytesOfValue } from "../plan/plan.js";
 import { sum } from "../plan/sum.js";
 import { differencePrefix } from "../methods/estimator.js";
+import type { ProgramOutputs } from "../methods/programs.js";
+import type { HostTensors } from "../methods/types.js";
 import { trainingProgram } from "../step/build.js";
+import { flushProgram, furtherProgram, isOfStep, pendingStep } from "../step/deferred.js";
 import { trainedNames } from "../step/estimate.js";
 import { methodScalar, turnScalar } from "../step/inputs.js";
 import { decodeInputs } from "../step/decode.js";
 import type { DiskWeights } from "../runtime/disk-weights.js";
 import type { Backend } from "./backend.js";
 import { loadTensors } from "./load.js";
+import { pendingError } from "./pending.js";
 import type { SessionPlan } from "./plan.js";
 import { splitBatch } from "./split.js";
-import { sameBlocks, startStates, turnsAt, withTurns } from "./turns.js";
-import type { PersistentTensor, Session, SessionBatch, SessionOptions, StepResult } from "./types.js";
+import { sameBlocks, startStates, TurnPlans, turnsAt, turnSteps } from "./turns.js";
+import { chooseBatches } from "./choice.js";
+import { drawnBatches } from "./draw.js";
+import type { ProgramHost } from "./events.js";
+import { runEvents, runProgram } from "./events.js";
+import type {
+  Evaluated,
+  PersistentTensor,
+  Session,
+  SessionBatch,
+  SessionOptions,
+  StepOptions,
+  StepResult,
+} from "./types.js";
 
 /** What only some sessions need. */
 interface SessionParts {
   /** Where the tensors are that lie on disk. */
   readonly disk?: DiskWeights | undefined;
   /** Plans the session anew, where blocks take turns. */
-  readonly planAgain?: (options: SessionOptions) => SessionPlan;
+  readonly planAgain?: (options: SessionOptions, before: SessionPlan) => SessionPlan;
 }
 
 /** A planned session in memory, on some backend. Create it with `openSession` (src/session/open.ts). */
@@ -36,7 +52,7 @@ export class RunningSession implements Session {
   readonly trainableParameters: number;
   compileSeconds = 0;
   private readonly disk: DiskWeights | undefined;
-  private readonly planAgain: SessionParts["planAgain"];
+  private readonly turnPlans: TurnPlans | undefined;
 
   constructor(
     private plan: SessionPlan,
@@ -44,7 +60,7 @@ export class RunningSession implements Session {
     { disk, planAgain }: SessionParts = {},
   ) {
     this.disk = disk;
-    this.planAgain = planAgain;
+    this.turnPlans = planAgain === undefined ? undefined : new TurnPlans(plan, planAgain);
     const { options, report, training, leaves } = plan;
     this.report = report;
     this.target = options.target;
@@ -59,11 +75,11 @@ export class RunningSession implements Session {
     return this.backend.allocatedBytes;
   }
 
-  async load(weights: WeightSource): Promise<void> {
+  async load(weights: WeightSource, calibrated?: HostTensors): Promise<void> {
     const { disk, plan } = this;
     const bytes = (name: string): Uint8Array => this.bytes(name);
     const stored = disk === undefined ? {} : { stored: { disk, staging: (name: string) => this.#slot(name) } };
-    await loadTensors(plan, weights, { bytes, ...stored });
+    await loadTensors(plan, weights, { bytes, ...stored, calibrated });
     if (disk === undefined) return;
     disk.flush();
     this.backend.attach?.(disk);
@@ -89,27 +105,31 @@ export class RunningSession implements Session {
     return this.backend.bytes(buffer.offset, bytesOfValue(leaf));
   }
 
-  async step(batches: readonly SessionBatch[], { rate, step }: { rate: number; step: number }): Promise<StepResult> {
+  async step(drawn: readonly SessionBatch[], { rate, step, data, sources }: StepOptions): Promise<StepResult> {
     const { options, training } = this.plan;
     invariant(training !== undefined, "this session has no training program");
-    invariant(batches.length === options.accumulate, `a step takes ${options.accumulate} micro-batches`);
+    invariant(drawn.length === drawnBatches(options), `a step draws ${drawnBatches(options)} micro-batches`);
     const started = performance.now();
-    const total = sum(batches, (batch) => sum(batch.weights, (weight) => weight));
-    await this.#takeTurns(step);
     this.#writeScalars(rate, step);
+    const logged = await runEvents(this.#host, { step, ...(data === undefined ? {} : { data }) });
+    const from = { step, ...(sources === undefined ? {} : { sources }) };
+    const { batches, total, chosen } = await chooseBatches(this.#host, drawn, from, logged);
+    const counted = await this.#takeTurns(step);
     const parts = batches.flatMap((batch) => splitBatch(batch, options.split ?? 1));
     const summing = parts.length > 1;
     if (summing) this.#clearSums();
-    const variant = options.methods?.variant(step) ?? "";
-    const main = trainingProgram(summing ? "accumulate" : "train", variant);
-    const last = summing ? trainingProgram("apply", variant) : main;
+    const variantOf = (part: number): string => options.methods?.variant(step, part) ?? "";
+    const last = trainingProgram(summing ? "apply" : "train", variantOf(0));
     let loss = 0;
-    for (const batch of parts) {
+    for (const [part, batch] of parts.entries()) {
+      const further = part > 0 && options.methods?.defer !== undefined;
+      const main = summing ? trainingProgram(further ? furtherProgram : "accumulate", variantOf(part)) : last;
       this.#writeBatch(batch, total);
       await this.#run(main);
       loss += this.#output(main, "loss");
     }
     if (summing) await this.#run(last);
+    counted();
     const seconds = (performance.now() - started) / 1000;
     const differences = this.#differences(last);
     const estimate = differences.length === 0 ? {} : { differences };
@@ -118,15 +138,66 @@ export class RunningSession implements Session {
       loss,
       seconds,
       ...estimate,
+      ...(Object.keys(logged).length === 0 ? {} : { logged }),
+      ...(chosen === undefined || options.methods?.examples?.logged !== true ? {} : { chosen }),
       ...(regularised ? { regularisation: this.#output(last, "regularisation") } : {}),
       ...(options.clip === undefined ? {} : { gradientNorm: this.#output(last, "gradientNorm") }),
     };
   }
 
+  async run(
+    program: string,
+    batch: SessionBatch,
+    { step, inputs }: { readonly step: number; readonly inputs?: Readonly<Record<string, Float32Array>> },
+  ): Promise<ProgramOutputs> {
+    this.#writeScalars(0, step);
+    return runProgram(this.#host, program, batch, inputs);
+  }
+
   async apply(sums: ReadonlyMap<string, number>, { rate, step }: { rate: number; step: number }): Promise<void> {
+    await this.settle();
     this.#writeScalars(rate, step);
     for (const [name, value] of sums) this.#write(name, Float32Array.of(value));
     await this.#run(trainingProgram("apply", this.plan.options.methods?.variant(step) ?? ""));
+    await this.settle();
+  }
+
+  get current(): boolean {
+    return !this.plan.leaves.has(pendingStep) || this.#i32(pendingStep)[0] === 0;
+  }
+
+  async settle(): Promise<void> {
+    if (this.current) return;
+    this.#writeKey();
+    await this.#run(flushProgram);
+  }
+
+  peek(name: string): Uint8Array {
+    return this.disk?.has(name) === true ? this.disk.read(name, this.#slot(name)) : this.bytes(name);
+  }
+
+  put(name: string, bytes: Uint8Array): void {
+    if (this.disk?.has(name) === true) this.disk.write(name, bytes);
+    else this.bytes(name).set(bytes);
+  }
+
+  /** What events see of the session. */
+  get #host(): ProgramHost {
+    return {
+      plan: this.plan,
+      bytes: (name) => this.bytes(name),
+      write: (name, values) => {
+        this.#write(name, values);
+      },
+      writeBatch: (batch) => {
+        this.#writeBatch(batch, 1);
+      },
+      run: (program) => this.#run(program),
+      output: (program, output) => {
+        const { buffer, node } = this.#place(program, output);
+        return this.backend.bytes(buffer.offset, elements(node.shape) * sizeOf(node.dtype));
+      },
+    };
   }
 
   /** What a zeroth-order estimator gives out, direction by direction. */
@@ -136,14 +207,18 @@ export class RunningSession implements Session {
     return names.map((name) => this.#output(program, name));
   }
 
-  async evaluate(batch: SessionBatch): Promise<{ lossSum: number; weightSum: number }> {
+  async evaluate(batch: SessionBatch): Promise<Evaluated> {
     let lossSum = 0;
-    for (const part of splitBatch(batch, this.plan.options.split ?? 1)) {
+    const logits: number[] = [];
+    const { definition, split = 1 } = this.plan.options;
+    for (const part of splitBatch(batch, split)) {
       this.#writeBatch(part, 1);
       await this.#run("evaluate");
       lossSum += this.#output("evaluate", "loss");
+      if (definition.task !== undefined) logits.push(...this.#outputs("evaluate", "logits"));
     }
-    return { lossSum, weightSum: sum(batch.weights, (weight) => weight) };
+    const told = definition.task === undefined ? {} : { logits: Float32Array.from(logits) };
+    return { lossSum, weightSum: sum(batch.weights, (weight) => weight), ...told };
   }
 
   async decode(ids: Int32Array, position: number): Promise<Float32Array> {
@@ -156,11 +231,15 @@ export class RunningSession implements Session {
         fix: "Ask for fewer tokens, or for a longer context.",
       });
     }
+    // What methods put in front goes into the cache first, under ids that stand for nothing.
+    const prefix = this.plan.options.methods?.prefix ?? 0;
+    const fed = position === 0 ? Int32Array.of(...new Array<number>(prefix).fill(0), ...ids) : ids;
+    const start = position === 0 ? 0 : position + prefix;
     let at = 0;
     let logits = new Float32Array(0);
-    while (at < ids.length) {
-      const count = ids.length - at >= decode.chunk ? decode.chunk : 1;
-      logits = await this.#decodeSome(ids.subarray(at, at + count), position + at);
+    while (at < fed.length) {
+      const count = fed.length - at >= decode.chunk ? decode.chunk : 1;
+      logits = await this.#decodeSome(fed.subarray(at, at + count), start + at);
       at += count;
     }
     return logits;
@@ -187,8 +266,7 @@ export class RunningSession implements Session {
     this.#i32(names.positions).set(ids.map((_, index) => position + index));
     this.#i32(names.offset)[0] = position;
     await this.#run(`decode${ids.length}`);
-    const { buffer, node } = this.#place(`decode${ids.length}`, "logits");
-    return asF32(this.backend.bytes(buffer.offset, elements(node.shape) * sizeOf(node.dtype))).slice();
+    return this.#outputs(`decode${ids.length}`, "logits").slice();
   }
 
   #index(program: string): number {
@@ -199,6 +277,10 @@ export class RunningSession implements Session {
 
   async #run(program: string): Promise<void> {
     this.disk?.check();
+    if (!isOfStep(program) && !this.current) {
+      if (this.plan.options.methods?.defer?.automatic !== true) throw pendingError(program);
+      await this.settle();
+    }
     await this.backend.run(this.#index(program));
   }
 
@@ -209,6 +291,11 @@ export class RunningSession implements Session {
   #output(program: string, output: string): number {
     const { buffer } = this.#place(program, output);
     return asF32(this.backend.bytes(buffer.offset, 4))[0] ?? NaN;
+  }
+
+  #outputs(program: string, output: string): Float32Array {
+    const { buffer, node } = this.#place(program, output);
+    return asF32(this.backend.bytes(buffer.offset, elements(node.shape) * sizeOf(node.dtype)));
   }
 
   #i32(name: string): Int32Array {
@@ -231,6 +318,8 @@ export class RunningSession implements Session {
     this.#write("input.positions", batch.positions);
     this.#write("input.segments", batch.segments);
     this.#write("input.labels", batch.labels);
+    this.#write("input.types", batch.types ?? new Int32Array(batch.ids.length));
+    if (batch.targets !== undefined) this.#write("input.targets", batch.targets);
     this.#write(
       "input.weights",
       batch.weights.map((weight) => weight / total),
@@ -239,8 +328,7 @@ export class RunningSession implements Session {
 
   /** `step` counts from 0 here and from 1 in the optimizer's formulas. */
   #writeScalars(rate: number, step: number): void {
-    const { optimizer, seed } = this.plan.options;
-    const { low, high } = keyOf(seed);
+    const { optimizer } = this.plan.options;
     this.#write("scalar.rate", Float32Array.of(rate));
     for (const [name, value] of Object.entries(optimizer.scalars(step + 1))) {
       this.#write(`scalar.${name}`, Float32Array.of(value));
@@ -248,22 +336,27 @@ export class RunningSession implements Session {
     for (const [name, value] of Object.entries(this.plan.options.methods?.scalars(step) ?? {})) {
       this.#write(methodScalar(name), Float32Array.of(value));
     }
-    for (const [turn, { since }] of (turnsAt(this.plan.options, step) ?? []).entries()) {
-      for (const [name, value] of Object.entries(optimizer.scalars(step - since + 1))) {
-        this.#write(turnScalar(name, turn), Float32Array.of(value));
-      }
-    }
-    this.#write("scalar.seedLow", Int32Array.of(low));
-    this.#write("scalar.seedHigh", Int32Array.of(high));
+    this.#writeKey();
     this.#write("scalar.step", Int32Array.of(step));
   }
 
-  /** Plans the step's programs anew where other blocks train than before, and starts the states of new turns. */
-  async #takeTurns(step: number): Promise<void> {
-    const turns = turnsAt(this.plan.options, step);
-    if (turns === undefined) return;
+  #writeKey(): void {
+    const { low, high } = keyOf(this.plan.options.seed);
+    this.#write("scalar.seedLow", Int32Array.of(low));
+    this.#write("scalar.seedHigh", Int32Array.of(high));
+  }
+
+  /**
+   * Plans the step's programs anew where other blocks train than before, and starts the states of new turns. What it
+   * returns says that the step is done.
+   */
+  async #takeTurns(step: number): Promise<() => void> {
+    const turns = turnsAt(this.plan.options, step, (name) => asF32(this.bytes(name)));
+    if (turns === undefined) return () => undefined;
+    // What is pending is of the blocks that had their turn until now.
+    if (!sameBlocks(this.plan, turns) || turns.some(({ since }) => since === step)) await this.settle();
     if (!sameBlocks(this.plan, turns)) {
-      this.plan = must(this.planAgain, "a way to plan again")(withTurns(this.plan, turns));
+      this.plan = must(this.turnPlans, "a way to plan again").at(turns);
       if (this.plan.report.planBytes > this.arenaBytes) this.backend.grow?.(this.plan.report.planBytes);
       invariant(this.plan.report.planBytes <= this.arenaBytes, "the memory of other turns fits");
       await this.backend.prepare(this.plan.plans);
@@ -271,6 +364,13 @@ export class RunningSession implements Session {
     }
     const fresh = turns.flatMap(({ since }, turn) => (since === step ? [turn] : []));
     startStates(this.plan, fresh, (name) => this.bytes(name));
+    const { numbers, counted } = turnSteps(this.plan, turns, step, (name) => this.bytes(name));
+    for (const [turn, number] of numbers.entries()) {
+      for (const [name, value] of Object.entries(this.plan.options.optimizer.scalars(number))) {
+        this.#write(turnScalar(name, turn), Float32Array.of(value));
+      }
+    }
+    return counted;
   }
 
   #clearSums(): void {

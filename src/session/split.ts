@@ -14,6 +14,8 @@ export function splitBatch(batch: SessionBatch, parts: number): SessionBatch[] {
       weights: of(batch.weights),
       positions: of(batch.positions),
       segments: of(batch.segments),
+      ...(batch.types === undefined ? {} : { types: of(batch.types) }),
+      ...(batch.targets === undefined ? {} : { targets: of(batch.targets) }),
     };
   });
 }

@@ -1,6 +1,9 @@
 import type { WeightSource } from "../io/model.js";
 import type { LeafRole } from "../ops/leaves.js";
 import type { ComposedMethods } from "../methods/compose.js";
+import type { SourceTable } from "../methods/examples.js";
+import type { ExampleBatch, ProgramOutputs } from "../methods/programs.js";
+import type { HostTensors } from "../methods/types.js";
 import type { ModelDefinition } from "../models/types.js";
 import type { SavedPolicy } from "../passes/saved.js";
 import type { PersistentLayout } from "../plan/plan.js";
@@ -63,14 +66,8 @@ export interface MemoryBudget {
   readonly allowLossy: boolean;
 }
 
-/** One micro-batch: B*T of each; weights are raw (0 or 1, say) and are divided by the step's total in the session. */
-export interface SessionBatch {
-  readonly ids: Int32Array;
-  readonly labels: Int32Array;
-  readonly weights: Float32Array;
-  readonly positions: Int32Array;
-  readonly segments: Int32Array;
-}
+/** One micro-batch; its weights are divided by the step's total in the session. */
+export type SessionBatch = ExampleBatch;
 
 export interface StepResult {
   /** Weighted mean loss over all micro-batches, before the update. */
@@ -84,7 +81,30 @@ export interface StepResult {
    * the step was skipped.
    */
   readonly differences?: readonly number[];
+  /** Numbers that events before the step had for the log, by `method.name`. */
+  readonly logged?: Readonly<Record<string, number>>;
+  /** Present where a method chose the step's rows: their numbers in the draw. */
+  readonly chosen?: readonly number[];
   readonly seconds: number;
+}
+
+/** Number of a step, its learning rate, and the data that events before it may draw from. */
+export interface StepOptions {
+  readonly rate: number;
+  readonly step: number;
+  /** Micro-batch number `index` of the run's training data, endless. */
+  readonly data?: (index: number) => SessionBatch;
+  /** Where the rows of batches come from, for methods that choose among them. */
+  readonly sources?: SourceTable;
+}
+
+/** What an evaluation of a micro-batch gives. */
+export interface Evaluated {
+  /** Weighted sum of the losses of tokens, or of rows where the model has a task. */
+  readonly lossSum: number;
+  readonly weightSum: number;
+  /** In models with a task: a number for each row and label, [B, labels]. */
+  readonly logits?: Float32Array;
 }
 
 export interface PersistentTensor {
@@ -108,20 +128,29 @@ export interface Session {
   readonly compileSeconds: number;
   readonly trainableParameters: number;
   readonly tensors: readonly PersistentTensor[];
-  /** Streams the base weights into place, prepares methods, draws start values from the seed. */
-  load(weights: WeightSource): Promise<void>;
-  /** One optimizer step, number `step` (from 0), from `accumulate` micro-batches at learning rate `rate`. */
-  step(
-    batches: readonly SessionBatch[],
-    options: { readonly rate: number; readonly step: number },
-  ): Promise<StepResult>;
+  /** Streams the base weights into place, prepares methods (with what they calibrated), draws start values from the seed. */
+  load(weights: WeightSource, calibrated?: HostTensors): Promise<void>;
+  /**
+   * One optimizer step, number `step` (from 0), at learning rate `rate`: from `accumulate` micro-batches, or from as many
+   * as are drawn (`drawnBatches`) where a method chooses among their rows.
+   */
+  step(batches: readonly SessionBatch[], options: StepOptions): Promise<StepResult>;
+  /**
+   * Runs a method's own program (`method.program`) on a batch with its inputs (`input` of the program): rows of the
+   * batch's parts are put together, sums added up. Its random bits are those of step `step`.
+   */
+  readonly run?: (
+    program: string,
+    batch: SessionBatch,
+    options: { readonly step: number; readonly inputs?: Readonly<Record<string, Float32Array>> },
+  ) => Promise<ProgramOutputs>;
   /** The update alone, from the sums over micro-batches by name (see Estimate.linear): how a trajectory is replayed. */
   readonly apply?: (
     sums: ReadonlyMap<string, number>,
     options: { readonly rate: number; readonly step: number },
   ) => Promise<void>;
-  /** Forward only: the weighted sum of the token losses and the sum of the weights. */
-  evaluate(batch: SessionBatch): Promise<{ readonly lossSum: number; readonly weightSum: number }>;
+  /** Forward only: no weights are changed. */
+  evaluate(batch: SessionBatch): Promise<Evaluated>;
   /** Feeds tokens at `position` into the cache; the logits of the last one. */
   decode(ids: Int32Array, position: number): Promise<Float32Array>;
   /**
@@ -129,5 +158,13 @@ export interface Session {
    * (frozen weights, if `place` says so) it is a copy.
    */
   bytes(name: string): Uint8Array;
+  /** Whether the weights have every update: a method may leave the last one for the next step. Absent = always. */
+  readonly current?: boolean;
+  /** Applies the update that is pending, if there is one. What reads the weights while one is pending does this first. */
+  readonly settle?: () => Promise<void>;
+  /** As `bytes`, without memory of its own for a tensor on disk: to be read before the next call, or the next program. */
+  readonly peek?: (name: string) => Uint8Array;
+  /** Gives a persistent tensor its bytes, wherever it lies. */
+  readonly put?: (name: string, bytes: Uint8Array) => void;
   close(): void;
 }

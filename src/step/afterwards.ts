@@ -54,6 +54,7 @@ export function collected(
   methods: ComposedMethods | undefined,
   variant: string,
   updated: readonly Updated[],
+  idle: ReadonlyMap<string, Node>,
 ): Assignment[] {
   if (methods?.collect === undefined) return updated.flatMap(({ assignments }) => assignments);
   const own = (assignments: readonly Assignment[]): Assignment => must(assignments[0], "assignment");
@@ -66,6 +67,7 @@ export function collected(
         return [name, { before, gradient, after: own(assignments).value }];
       }),
     ),
+    idle,
     state: (name: string, shape: Shape) => {
       const node = leaf(graph, { name, role: "state", shape, dtype: "f32" });
       declared.set(name, node);
@@ -77,6 +79,10 @@ export function collected(
     const { target, value } = must(first, "assignment");
     return [{ target, value: values.get(name) ?? value }, ...others];
   });
+  const changed = [...idle].flatMap(([name, target]) => {
+    const value = values.get(name);
+    return value === undefined ? [] : [{ target, value }];
+  });
   const collectedStates = [...states].map(([name, value]) => ({ target: must(declared.get(name), name), value }));
-  return [...kept, ...collectedStates];
+  return [...kept, ...changed, ...collectedStates];
 }

@@ -1,9 +1,10 @@
-import { must, ThimbleError } from "../errors.js";
+import { invariant, must, ThimbleError } from "../errors.js";
 import { Graph } from "../ir/node.js";
 import type { Node } from "../ir/node.js";
 import type { Assignment, Phase, Program } from "../ir/program.js";
 import type { Estimate, FinishedEstimate } from "../methods/estimator.js";
-import { tokenLoss } from "../models/loss.js";
+import type { UpdateContext } from "../methods/types.js";
+import { modelLoss } from "../models/loss.js";
 import { add, multiply } from "../ops/arithmetic.js";
 import { leaf } from "../ops/leaves.js";
 import { clipGlobalNorm } from "../optim/clip.js";
@@ -13,6 +14,8 @@ import { backpropagation, trainedModel } from "./estimate.js";
 import type { BuiltForward, ForwardOptions } from "./forward.js";
 import { buildForward } from "./forward.js";
 import { collected, regularisation } from "./afterwards.js";
+import { watchedOf } from "./watch.js";
+import { deferredPrograms, furtherProgram } from "./deferred.js";
 import type { StepScalars } from "./inputs.js";
 import { batchInputs, stepScalars, turnScalars } from "./inputs.js";
 
@@ -35,10 +38,15 @@ export interface TrainingPrograms {
   readonly notes: readonly string[];
   /** States that start as the parameter's own value, by state leaf name. */
   readonly copies: ReadonlyMap<string, string>;
+  /** States that persist though no program of this step has them: those of blocks that have not their turn. */
+  readonly states?: readonly Node[];
 }
 
 /** The name of a step's program; `variant` is what the methods say of the step ("" = the ordinary one). */
-export function trainingProgram(name: "train" | "accumulate" | "apply", variant: string): string {
+export function trainingProgram(
+  name: "train" | "accumulate" | "apply" | typeof furtherProgram,
+  variant: string,
+): string {
   return variant === "" ? name : `${name}@${variant}`;
 }
 
@@ -62,30 +70,68 @@ export function buildTraining(options: TrainingOptions): TrainingPrograms {
 function buildVariant(options: TrainingOptions, variant: string): TrainingPrograms {
   const graph = new Graph();
   const scalars = stepScalars(graph);
-  const model = trainedModel(graph, options, scalars);
+  const deferred = options.methods?.defer !== undefined;
+  const model = trainedModel(graph, { ...options, variant }, scalars, "refuse", deferred ? 1 : 0);
   const estimate = (options.methods?.estimate ?? backpropagation)(model);
   const { loss, phases, linear, backward, restored } = estimate;
   const trainables = model.trainables();
   if (backward === undefined) refuseVanishing(trainables, options.optimizer);
+  const idle = idleAdapters(model.forward(), trainables);
   const copies = new Map<string, string>();
+  const watched = watchedOf(graph, options.methods, variant, estimate);
   const finish = (sums: readonly Node[], kept: Estimate["restored"]): Phase =>
-    graph.inScope("update", () =>
-      updates(graph, trainables, estimate.finish(sums), kept, scalars, { ...options, variant }, copies),
-    );
+    graph.inScope("update", () => {
+      const own = sums.slice(0, linear.length);
+      const context = watched.context(sums.slice(linear.length));
+      return updates(
+        graph,
+        trainables,
+        estimate.finish(own),
+        kept,
+        scalars,
+        { ...options, variant, context, idle },
+        copies,
+      );
+    });
   const common = { graph, gradients: backward ?? [], ...(backward === undefined ? {} : { loss }) };
   const result = { trainables, forward: model.forward(), notes: notesFor(options, backward !== undefined), copies };
-  const values = linear.map(({ value }) => value);
+  if (deferred) {
+    refuseDeferred(options, watched.sums.length + watched.moved.length > 0);
+    const programs = deferredPrograms({
+      graph,
+      estimate,
+      trainables,
+      scalars,
+      rules: Object.keys(options.optimizer.scalars(1)),
+      accumulate: options.accumulate,
+      name: (name) => trainingProgram(name, variant),
+      updates: (finished, kept, late) =>
+        updates(
+          graph,
+          trainables,
+          finished,
+          kept,
+          late,
+          { ...options, variant, context: watched.context([]), idle },
+          copies,
+        ),
+    });
+    return { programs: [...programs, ...furtherPrograms(options, variant)], ...result };
+  }
+  const summed = [...linear, ...watched.sums];
+  const values = summed.map(({ value }) => value);
   if (options.accumulate === 1) {
     const { assignments, outputs } = finish(values, restored);
-    const last = { assignments, outputs: { loss, ...outputs } };
+    const last = { assignments: [...assignments, ...watched.moved], outputs: { loss, ...outputs } };
     return { programs: [{ ...common, name: trainingProgram("train", variant), phases: [...phases, last] }], ...result };
   }
-  const sums = linear.map(({ name, value }) =>
+  const sums = summed.map(({ name, value }) =>
     leaf(graph, { name, role: "accumulator", shape: value.shape, dtype: "f32" }),
   );
   const accumulate = graph.inScope("update", () => [
     ...sums.map((target, index) => ({ target, value: add(must(values[index], "term"), target) })),
     ...(restored === undefined ? [] : trainables.map(restored)),
+    ...watched.moved,
   ]);
   const last = { assignments: accumulate, outputs: { loss } };
   return {
@@ -95,6 +141,33 @@ function buildVariant(options: TrainingOptions, variant: string): TrainingProgra
     ],
     ...result,
   };
+}
+
+/** What runs the micro-batches after the first, where the first applies what the step before left. */
+function furtherPrograms(options: TrainingOptions, variant: string): Program[] {
+  if (options.accumulate === 1 || options.methods === undefined) return [];
+  const { defer, ...methods } = options.methods;
+  invariant(defer !== undefined, "updates are left for the next step");
+  const [program] = buildVariant({ ...options, methods }, variant).programs;
+  return [{ ...must(program, "program"), name: trainingProgram(furtherProgram, variant), visits: true }];
+}
+
+/** What an update needs of the whole step is not there any more, or not yet, where each tensor is updated at its visit. */
+function refuseDeferred({ clip, methods, optimizer }: TrainingOptions, watches: boolean): void {
+  const turns = methods?.turns !== undefined && Object.keys(optimizer.scalars(1)).length > 0;
+  const why = [
+    clip === undefined ? undefined : "clipping needs the norm of all gradients first",
+    methods?.regularise === undefined ? undefined : "a method adds a term to the loss",
+    watches ? "a method looks at the gradients of a whole step" : undefined,
+    methods?.collect === undefined ? undefined : "a method changes the updates of a whole step",
+    (methods?.variants.length ?? 0) === 0 ? undefined : "a method has steps of a special kind",
+    turns ? `${optimizer.id} counts the steps of blocks that take turns` : undefined,
+  ].find((reason) => reason !== undefined);
+  if (why === undefined) return;
+  throw new ThimbleError("deferred-update", "Updates cannot be left for the next step here", {
+    given: why,
+    fix: clip === undefined ? "Leave zo2 out, or the other method." : "Leave --clip out.",
+  });
 }
 
 /** Zeroth-order steps are far below the spacing of 16-bit weights: rounded to nearest, all of them would be lost. */
@@ -118,7 +191,31 @@ function notesFor(options: TrainingOptions, backward: boolean): string[] {
   if (options.clip !== undefined)
     notes.push("all gradients are kept until the update: clipping needs the norm of them all");
   if (options.accumulate > 1) notes.push("gradients are summed over micro-batches and kept until the update");
-  return notes;
+  return [...notes, ...choiceNotes(options)];
+}
+
+/** What choosing among examples saves: nothing where a micro-batch is one row, however many are trained on. */
+function choiceNotes({ methods, batch, accumulate }: TrainingOptions): string[] {
+  const rows = batch * accumulate;
+  const drawn = Math.round(rows / (methods?.examples?.ratio ?? 1));
+  if (drawn === rows) return [];
+  const saves =
+    batch === 1
+      ? "no peak memory is saved, since training on all of them one row at a time takes as much; time is"
+      : `what backward needs is kept of ${batch} rows at a time`;
+  return [`${rows} of ${drawn} rows drawn are trained on in a step: ${saves}`];
+}
+
+interface UpdateOptions extends TrainingOptions {
+  readonly variant: string;
+  readonly context: UpdateContext;
+  /** Leaves of the methods' tensors that do not train in the step. */
+  readonly idle: ReadonlyMap<string, Node>;
+}
+
+function idleAdapters({ adapters }: BuiltForward, trainables: readonly Trainable[]): Map<string, Node> {
+  const trained = new Set(trainables.map(({ name }) => name));
+  return new Map([...adapters].flatMap(([name, { node }]) => (trained.has(name) ? [] : [[name, node]])));
 }
 
 function updates(
@@ -127,7 +224,7 @@ function updates(
   { gradients, rateFactor, outputs }: FinishedEstimate,
   restored: Estimate["restored"],
   common: StepScalars,
-  options: TrainingOptions & { readonly variant: string },
+  options: UpdateOptions,
   copies: Map<string, string>,
 ): Phase {
   const scalars = rateFactor === undefined ? common : { ...common, rate: multiply(common.rate, rateFactor) };
@@ -139,12 +236,13 @@ function updates(
   const updated = trainables.map((trainable, index) => {
     const gradient = must(whole[index], "gradient");
     const scaled = clipping === undefined ? gradient : multiply(gradient, clipping.scale);
-    const rule = options.methods?.update(trainable, options.optimizer, options.variant) ?? options.optimizer;
+    const { methods, optimizer, variant, context } = options;
+    const rule = methods?.update(trainable, optimizer, variant, context) ?? optimizer;
     const assignments = updateOne(graph, trainable, must(places[index], "place"), scaled, scalars, rule, copies);
     return { name: trainable.name, before: must(values[index], "value"), gradient: scaled, assignments };
   });
   return {
-    assignments: collected(graph, options.methods, options.variant, updated),
+    assignments: collected(graph, options.methods, options.variant, updated, options.idle),
     outputs: {
       ...outputs,
       ...(clipping === undefined ? {} : { gradientNorm: clipping.norm }),
@@ -155,7 +253,7 @@ function updates(
 
 function updateOne(
   graph: Graph,
-  { name, place, turn, node, stream, rateFactor, decay }: Trainable,
+  { name, states: held, turn, node, stream, rateFactor, decay }: Trainable,
   at: { readonly target: Node; readonly value: Node },
   gradient: Node,
   scalars: StepScalars,
@@ -164,7 +262,7 @@ function updateOne(
 ): Assignment[] {
   const type = { shape: node.shape, dtype: node.dtype };
   const states = optimizer.states(type).map((spec) => {
-    const own = `${place}.${optimizer.id}.${spec.name}`;
+    const own = `${held}.${optimizer.id}.${spec.name}`;
     if (spec.initial === "parameter") copies.set(own, name);
     return { key: spec.name, node: leaf(graph, { name: own, role: "state", shape: spec.shape, dtype: spec.dtype }) };
   });
@@ -182,14 +280,15 @@ function updateOne(
     target,
     value: must(updated.states[key], `new state ${key}`),
   }));
-  return [{ target: at.target, value: updated.value }, ...kept];
+  return [{ target: at.target, value: updated.value }, ...kept, ...(updated.also ?? [])];
 }
 
 /** The loss alone: weighted sum over the batch, with the methods' tensors in place and no dropout. */
 export function buildEvaluation(options: ForwardOptions & { readonly segments: boolean }): Program {
   const graph = new Graph();
-  const inputs = batchInputs(graph, options.batch, options.length, options.segments);
-  const forward = buildForward(graph, inputs, options, undefined);
-  const loss = tokenLoss(forward.result, inputs);
-  return { name: "evaluate", graph, phases: [{ assignments: [], outputs: { loss } }], gradients: [] };
+  const inputs = batchInputs(graph, options.batch, options.length, options.segments, options.definition);
+  const { result } = buildForward(graph, inputs, options, undefined);
+  const loss = modelLoss(options.definition, result, inputs);
+  const outputs = { loss, ...(result.logits === undefined ? {} : { logits: result.logits }) };
+  return { name: "evaluate", graph, phases: [{ assignments: [], outputs }], gradients: [] };
 }

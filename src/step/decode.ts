@@ -29,7 +29,7 @@ export function decodeInputs(tokens: number): { ids: string; positions: string; 
  * The output is the logits of the last token, f32 [1, V].
  */
 export function buildDecode(options: DecodeOptions): Program {
-  const { capacity, tokens, definition, activation } = options;
+  const { capacity, tokens, activation } = options;
   const graph = new Graph();
   const names = decodeInputs(tokens);
   const integers = (name: string, shape: readonly number[]): Node =>
@@ -38,12 +38,12 @@ export function buildDecode(options: DecodeOptions): Program {
   const positions = integers(names.positions, [tokens]);
   const offset = integers(names.offset, []);
   const assignments: Assignment[] = [];
-  const width = definition.keyHeads * definition.headWidth;
   const remember = (name: string, rows: Node): Node => {
-    const cache = leaf(graph, { name, role: "input", shape: [capacity, width], dtype: activation });
-    const value = scatterWrite(cache, positions, cast(reshape(rows, [tokens, width]), activation));
+    const [, , heads = 0, width = 0] = rows.shape;
+    const cache = leaf(graph, { name, role: "input", shape: [capacity, heads * width], dtype: activation });
+    const value = scatterWrite(cache, positions, cast(reshape(rows, [tokens, heads * width]), activation));
     assignments.push({ target: cache, value });
-    return reshape(value, [1, capacity, definition.keyHeads, definition.headWidth]);
+    return reshape(value, [1, capacity, heads, width]);
   };
   const cached: ForwardContext["attention"] = (block, q, k, v, { window, scale }) => {
     const keys = remember(`cache.${block}.keys`, k);

@@ -3,30 +3,34 @@ import { must } from "../errors.js";
 import type { Graph, Node } from "../ir/node.js";
 import { decays } from "../methods/compose.js";
 import type { EstimateContext, Estimator, TrainableLeaf } from "../methods/estimator.js";
-import { tokenLoss } from "../models/loss.js";
+import type { ModelReads } from "../methods/programs.js";
+import { modelLoss } from "../models/loss.js";
+import { leaf, leafAttributes } from "../ops/leaves.js";
 import type { BuiltForward, ForwardOptions } from "./forward.js";
-import { buildForward } from "./forward.js";
-import type { StepScalars } from "./inputs.js";
+import { buildForward, isBlock } from "./forward.js";
+import type { StepInputs, StepScalars } from "./inputs.js";
 import { batchInputs, streamLeaf } from "./inputs.js";
 
 /** A tensor that trains, with its optimizer settings. */
 export interface Trainable extends TrainableLeaf {
   /** Its turn, where it takes one. */
   readonly turn?: number;
+  /** What its optimizer states are named by: its place, or its own name where each block keeps its states. */
+  readonly states: string;
   readonly rateFactor: number;
   readonly decay: boolean;
 }
 
 /** The default: reverse-mode differentiation, whose gradients are what is added up over micro-batches. */
-export const backpropagation: Estimator = ({ loss: build, trainables }) => {
+export const backpropagation: Estimator = ({ loss: build, trainables, probes }) => {
   const loss = build({ dropout: true });
   const tensors = trainables();
-  const made = differentiate(
-    loss,
-    tensors.map(({ node }) => node),
-  );
+  const watched = [...probes()];
+  const all = differentiate(loss, [...tensors.map(({ node }) => node), ...watched.map(([, node]) => node)]);
+  const made = all.slice(0, tensors.length);
   return {
     loss,
+    watched: new Map(watched.map(([name], index) => [name, must(all[tensors.length + index], name)])),
     phases: [],
     linear: tensors.map(({ place }, index) => ({ name: `${place}.gradient`, value: must(made[index], "gradient") })),
     backward: made,
@@ -51,11 +55,13 @@ function trainedTensors(options: Pick<ForwardOptions, "definition" | "methods" |
   const { definition, methods, active } = options;
   const base = definition.parameters.filter((parameter) => methods?.trains(parameter) === true);
   const all: readonly { name: string; block?: number }[] = [...base, ...(methods?.adapters ?? [])];
-  if (active === undefined) return all.map(({ name }) => ({ name, place: name }));
+  if (active === undefined) return all.map(({ name }) => ({ name, place: name, states: name }));
   const found = all.flatMap(({ name, block }): TrainedTensor[] => {
-    if (block === undefined) return [{ name, place: name }];
+    if (!isBlock(definition, block)) return [{ name, place: name, states: name }];
     const turn = active.indexOf(block);
-    return turn < 0 ? [] : [{ name, place: placeOfTurn(name, block, turn), turn }];
+    if (turn < 0) return [];
+    const place = placeOfTurn(name, block, turn);
+    return [{ name, place, turn, states: methods?.turns?.states === "block" ? name : place }];
   });
   // By turn, not by block, so that streams of random bits are numbered alike whichever blocks have them.
   return found.sort((a, b) => (a.turn ?? -1) - (b.turn ?? -1));
@@ -65,6 +71,7 @@ interface TrainedTensor {
   readonly name: string;
   readonly place: string;
   readonly turn?: number;
+  readonly states: string;
 }
 
 /** `model.layers.7.mlp.up_proj.weight` of turn 0 -> `model.layers.turn0.mlp.up_proj.weight`. */
@@ -76,36 +83,59 @@ export interface TrainedModel extends EstimateContext {
   trainables(): readonly Trainable[];
   /** The model as it was built first. */
   forward(): BuiltForward;
+  /** The model, reading what is chosen; `dropout` is live only where allowed. */
+  build(reads?: ModelReads & { readonly dropout?: boolean }): BuiltForward;
+  readonly inputs: StepInputs;
 }
 
-/** The model under training as estimators build it: once or more, reading each time what they choose. */
+/**
+ * The model under training as estimators build it: once or more, reading each time what they choose. `without` says
+ * what a build without dropout is: one of a step, in which a method's dropout is refused, or one as in evaluation;
+ * `version`, how often the step has changed the tensors before the model reads them.
+ */
 export function trainedModel(
   graph: Graph,
   options: ForwardOptions & { readonly segments: boolean },
   scalars: StepScalars,
+  without: "refuse" | "evaluate" = "refuse",
+  version = 0,
 ): TrainedModel {
-  const inputs = batchInputs(graph, options.batch, options.length, options.segments);
+  const inputs = batchInputs(graph, options.batch, options.length, options.segments, options.definition);
   const numbers = new Map<string, number>();
   trainedTensors(options).forEach(({ place }) => numbers.set(place, numbers.get(place) ?? numbers.size));
   const places = new Map(trainedTensors(options).map((tensor) => [tensor.name, tensor]));
   let first: BuiltForward | undefined;
-  const leafOf = (name: string, node: Node): TrainableLeaf & { turn?: number } => {
-    const { place, turn } = must(places.get(name), `place of ${name}`);
+  const probes = new Map<string, Node>();
+  const leafOf = (name: string, node: Node): TrainableLeaf & { turn?: number; states: string } => {
+    const { place, turn, states } = must(places.get(name), `place of ${name}`);
     const stream = streamLeaf(graph, must(numbers.get(place), `number of ${place}`) * streamsEach);
-    return { name, place, node, stream, ...(turn === undefined ? {} : { turn }) };
+    const held = version === 0 ? node : leaf(graph, { ...leafAttributes(node), version });
+    return { name, place, states, node: held, stream, ...(turn === undefined ? {} : { turn }) };
   };
   const forward = (): BuiltForward => must(first, "a built model");
+  const build: TrainedModel["build"] = ({ read, scale, dropout = false } = {}) => {
+    const chosen = read ?? (version === 0 ? undefined : ({ node }: TrainableLeaf) => node);
+    const replace = chosen === undefined ? undefined : (name: string, node: Node) => chosen(leafOf(name, node));
+    const watched = dropout ? { probes } : {};
+    const built = buildForward(
+      graph,
+      inputs,
+      { ...options, replace, scale, ...watched },
+      dropout ? scalars : without === "refuse" ? without : undefined,
+    );
+    first ??= built;
+    return built;
+  };
   return {
     graph,
+    activation: options.activation,
     key: { low: scalars.seedLow, high: scalars.seedHigh },
     step: scalars.step,
+    inputs,
     forward,
-    loss: ({ read, dropout = false } = {}) => {
-      const replace = read === undefined ? undefined : (name: string, node: Node) => read(leafOf(name, node));
-      const built = buildForward(graph, inputs, { ...options, replace }, dropout ? scalars : "refuse");
-      first ??= built;
-      return tokenLoss(built.result, inputs);
-    },
+    build,
+    loss: (reads) => modelLoss(options.definition, build(reads).result, inputs),
+    probes: () => probes,
     trainables: () => {
       const { parameters, adapters } = forward();
       const base = [...parameters.values()]

@@ -2,8 +2,9 @@ import { invariant, ThimbleError } from "../errors.js";
 import type { Graph, Node } from "../ir/node.js";
 import type { Shape } from "../ir/shape.js";
 import type { ComposedMethods } from "../methods/compose.js";
-import type { AdaptContext, AdapterTensor } from "../methods/types.js";
-import { chained, plainContext, plainLinear } from "../models/context.js";
+import { movingLeaf } from "../methods/moving.js";
+import type { AdaptContext, AdapterTensor, FixedTensor } from "../methods/types.js";
+import { besideContext, chained, plainContext, plainLinear } from "../models/context.js";
 import { biasOf, weightOf } from "../models/parameters.js";
 import type { ForwardContext, ForwardResult, LinearSpec, ModelDefinition, ParameterSpec } from "../models/types.js";
 import { cast, less, multiply, select } from "../ops/arithmetic.js";
@@ -11,6 +12,7 @@ import { leaf } from "../ops/leaves.js";
 import { randomBits, uniformFrom } from "../ops/random.js";
 import type { StepInputs, StepScalars } from "./inputs.js";
 import { streamLeaf } from "./inputs.js";
+import { checkPrefix, prefixed, withoutPrefix } from "./prefix.js";
 
 export interface ForwardOptions {
   readonly definition: ModelDefinition;
@@ -24,6 +26,12 @@ export interface ForwardOptions {
   readonly replace?: ((name: string, leaf: Node) => Node) | undefined;
   /** The block of each turn, where blocks take turns in training. */
   readonly active?: readonly number[];
+  /** The kind of the step; absent = an ordinary one. */
+  readonly variant?: string;
+  /** Takes up what methods watch, by name; absent = they watch nothing. */
+  readonly probes?: Map<string, Node>;
+  /** What multiplies that which methods add to a linear layer, f32 []; absent = nothing does. */
+  readonly scale?: ((spec: LinearSpec) => Node | undefined) | undefined;
 }
 
 /** A forward pass together with the leaves that it introduced. */
@@ -42,6 +50,11 @@ export function valueType(format: string): "f32" | "bf16" | "f16" {
   return format === "bf16" || format === "f16" ? format : "f32";
 }
 
+/** Whether it is the number of a block: layers behind the blocks go by a number beyond, and take no turns. */
+export function isBlock({ blocks }: Pick<ModelDefinition, "blocks">, block: number | undefined): block is number {
+  return block !== undefined && block < blocks;
+}
+
 /**
  * Builds the model's forward pass with the methods' changes; `scalars` only where the step trains (for dropout).
  * With "refuse" there may be no dropout: two passes could not have the same.
@@ -53,7 +66,12 @@ export function buildForward(
   scalars: StepScalars | "refuse" | undefined,
   attention?: ForwardContext["attention"],
 ): BuiltForward {
-  const { definition, methods, batch, length, activation } = options;
+  const { definition, methods, batch, activation } = options;
+  // Decoding programs are given what comes in front like any other tokens.
+  const rows = { batch, length: options.length, prefix: attention === undefined ? (methods?.prefix ?? 0) : 0 };
+  checkPrefix(definition, rows);
+  const whole = prefixed(inputs, rows);
+  const length = rows.prefix + rows.length;
   const parameters = new Map<string, { spec: ParameterSpec; node: Node }>();
   const base = plainContext({
     graph,
@@ -61,35 +79,44 @@ export function buildForward(
     length,
     activation,
     form: ({ name }) => ({ format: options.storedFormat(name), dtype: valueType(options.storedFormat(name)) }),
-    ...(inputs.segments === undefined ? {} : { segments: inputs.segments }),
+    ...(whole.segments === undefined ? {} : { segments: whole.segments }),
   });
   const isActive = ({ block }: { readonly block?: number }): boolean =>
-    options.active === undefined || block === undefined || options.active.includes(block);
+    options.active === undefined || !isBlock(definition, block) || options.active.includes(block);
   const parameter = (spec: ParameterSpec): Node => {
     const node = base.parameter(spec);
     parameters.set(spec.name, { spec, node });
     return methods?.trains(spec) === true && isActive(spec) ? (options.replace?.(spec.name, node) ?? node) : node;
   };
-  const own: ForwardContext = { ...base, parameter, ...(attention === undefined ? {} : { attention }) };
+  const trains = scalars !== undefined && scalars !== "refuse";
+  const represent: ForwardContext["represent"] = (place, x) =>
+    trains ? (methods?.represent(collected, place, x) ?? x) : x;
+  const own: ForwardContext = { ...base, parameter, represent, ...(attention === undefined ? {} : { attention }) };
   const replace = (tensor: AdapterTensor, node: Node): Node =>
     isActive(tensor) ? (options.replace?.(tensor.name, node) ?? node) : node;
   const saved: AdaptContext["operand"] = (spec, x) =>
     methods === undefined || !isActive(spec) ? x : methods.saved(collected, spec, x);
-  const collected = new AdapterLeaves(graph, definition, saved, parameter, scalars, replace);
+  const beside: AdaptContext["beside"] = (name, network, value) =>
+    network.build(besideContext(own, name, value), whole);
+  const collected = new AdapterLeaves(graph, definition, saved, parameter, scalars, replace, options, beside);
+  const linear: ForwardContext["linear"] = (spec, x) =>
+    methods === undefined
+      ? plainLinear(own, spec, x)
+      : methods.linear(collected, spec, x, (below) => {
+          const trains = methods.trains(weightOf(spec));
+          return plainLinear(own, spec, trains ? collected.operand(spec, below) : below);
+        });
   const context: ForwardContext = {
     ...own,
     linear: (spec, x) =>
-      methods === undefined
-        ? plainLinear(own, spec, x)
-        : methods.linear(collected, spec, x, (below) => {
-            const trains = methods.trains(weightOf(spec));
-            return plainLinear(own, spec, trains ? collected.operand(spec, below) : below);
-          }),
-    embedded: (rows) => methods?.embedded(collected, rows) ?? rows,
+      represent({ role: "output", linear: spec }, linear(spec, represent({ role: "input", linear: spec }, x))),
+    embedded: (found) => methods?.embedded(collected, found, whole.positions) ?? found,
     part: (part, block, x, body) => methods?.part(collected, part, block, x, body) ?? body(x),
-    stack: (blocks, x) => (methods?.stack === undefined ? chained(blocks, x) : methods.stack(collected, blocks, x)),
+    stack: (tower, x) => (methods?.stack === undefined ? chained(tower, x) : methods.stack(collected, tower, x)),
   };
-  const result = definition.forward(context, inputs);
+  const made = definition.forward(context, whole);
+  // Heads of tasks have taken the row that they read already.
+  const result = made.logits === undefined ? { ...made, hidden: withoutPrefix(made.hidden, rows) } : made;
   return { result, parameters, adapters: collected.adapters, fixed: collected.fixedLeaves };
 }
 
@@ -106,6 +133,8 @@ class AdapterLeaves implements AdaptContext {
     private readonly parameter: (spec: ParameterSpec) => Node,
     private readonly scalars: StepScalars | "refuse" | undefined,
     private readonly replace: (tensor: AdapterTensor, leaf: Node) => Node,
+    private readonly options: Pick<ForwardOptions, "scale" | "variant" | "probes">,
+    readonly beside: AdaptContext["beside"],
   ) {}
 
   trainable(tensor: AdapterTensor): Node {
@@ -121,6 +150,22 @@ class AdapterLeaves implements AdaptContext {
     return node;
   }
 
+  moving(tensor: FixedTensor): Node {
+    return movingLeaf(this.graph, tensor);
+  }
+
+  get variant(): string {
+    return this.options.variant ?? "";
+  }
+
+  probe(name: string, shape: Shape): Node | undefined {
+    const { probes } = this.options;
+    if (probes === undefined) return undefined;
+    const node = leaf(this.graph, { name: `probe.${name}`, role: "input", shape, dtype: "f32" });
+    probes.set(name, node);
+    return node;
+  }
+
   weight(spec: Parameters<AdaptContext["weight"]>[0]): Node {
     return this.parameter(weightOf(spec));
   }
@@ -131,6 +176,11 @@ class AdapterLeaves implements AdaptContext {
 
   operand(spec: LinearSpec, x: Node): Node {
     return this.scalars === undefined || this.scalars === "refuse" ? x : this.saved(spec, x);
+  }
+
+  scaled(spec: LinearSpec, value: Node): Node {
+    const factor = this.options.scale?.(spec);
+    return factor === undefined ? value : cast(multiply(cast(value, "f32"), factor), value.dtype);
   }
 
   uniform(shape: Shape, place: string): Node {

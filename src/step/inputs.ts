@@ -1,4 +1,5 @@
 import type { Graph, Node } from "../ir/node.js";
+import type { ModelDefinition } from "../models/types.js";
 import { leaf } from "../ops/leaves.js";
 
 /** What the host writes before a step; see {@link SessionBatch} for the meaning of the batch's part. */
@@ -8,18 +9,31 @@ export interface StepInputs {
   readonly labels: Node;
   readonly weights: Node;
   readonly segments: Node | undefined;
+  readonly types?: Node | undefined;
+  readonly targets?: Node | undefined;
 }
 
-export function batchInputs(graph: Graph, batch: number, length: number, packed: boolean): StepInputs {
+/** The leaves of a micro-batch; where the model has a task, each row has one label and one weight. */
+export function batchInputs(
+  graph: Graph,
+  batch: number,
+  length: number,
+  packed: boolean,
+  { task, tokenTypes = 1 }: Pick<ModelDefinition, "task" | "tokenTypes"> = {},
+): StepInputs {
   const tokens = batch * length;
+  const told = task === undefined ? tokens : batch;
+  const numbers = (name: string): Node => leaf(graph, { name, role: "input", shape: [told], dtype: "f32" });
   const integers = (name: string, shape: readonly number[]): Node =>
     leaf(graph, { name, role: "input", shape, dtype: "i32" });
   return {
     ids: integers("input.ids", [tokens]),
     positions: integers("input.positions", [tokens]),
-    labels: integers("input.labels", [tokens]),
-    weights: leaf(graph, { name: "input.weights", role: "input", shape: [tokens], dtype: "f32" }),
+    labels: integers("input.labels", [told]),
+    weights: numbers("input.weights"),
     segments: packed ? integers("input.segments", [batch, length]) : undefined,
+    types: tokenTypes > 1 ? integers("input.types", [tokens]) : undefined,
+    targets: task?.kind === "regression" ? numbers("input.targets") : undefined,
   };
 }
 
@@ -61,6 +75,11 @@ export function turnScalar(name: string, turn: number): string {
 /** Name of the leaf of a scalar that a method computes from the step. */
 export function methodScalar(name: string): string {
   return `scalar.method.${name}`;
+}
+
+/** Name of the leaf of an input of a method's own programs, by `method.input`. */
+export function programInput(name: string): string {
+  return `input.program.${name}`;
 }
 
 /** Prefix of the leaves that hold the number of a stream of random bits: what follows is the number. */

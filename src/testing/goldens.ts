@@ -20,7 +20,17 @@ export type GoldenFamily = (typeof goldenFamilies)[number];
 /** The settings of AdamW with which the fixtures were trained; no weight decay. */
 export const goldenTraining = { steps: 5, rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 } as const;
 
-export interface Golden {
+/** What transformers computes of a fixture. */
+export interface GoldenValues {
+  /** Before each of the five steps and after the last. */
+  readonly losses: readonly number[];
+  /** Of the loss before the first step, by parameter. */
+  readonly gradients: ReadonlyMap<string, Tensor>;
+  /** After five steps. */
+  readonly trained: ReadonlyMap<string, Tensor>;
+}
+
+export interface Golden extends GoldenValues {
   readonly definition: ModelDefinition;
   readonly batch: number;
   readonly length: number;
@@ -34,12 +44,6 @@ export interface Golden {
   readonly parameters: ReadonlyMap<string, Tensor>;
   /** f32 [B*T, V]. */
   readonly logits: Tensor;
-  /** Before each of the five steps and after the last. */
-  readonly losses: readonly number[];
-  /** Of the loss before the first step, by parameter. */
-  readonly gradients: ReadonlyMap<string, Tensor>;
-  /** After five steps. */
-  readonly trained: ReadonlyMap<string, Tensor>;
 }
 
 /** The folder of a family's fixture: config.json, model.safetensors, expected.safetensors, some with .gguf files. */
@@ -146,7 +150,7 @@ function largestOf(values: ArrayLike<number>): number {
 }
 
 /** The largest gradient of any parameter. */
-function gradientScale(golden: Golden): number {
+function gradientScale(golden: GoldenValues): number {
   return largestOf([...golden.gradients.values()].map(({ data }) => largestOf(data)));
 }
 
@@ -155,7 +159,7 @@ function gradientScale(golden: Golden): number {
  * that are zero but for rounding, such as those of key biases without rotary positions, are measured by a hundredth of
  * the model's largest gradient.)
  */
-export function gradientError(golden: Golden, name: string, actual: ArrayLike<number>): number {
+export function gradientError(golden: GoldenValues, name: string, actual: ArrayLike<number>): number {
   const expected = must(golden.gradients.get(name), name).data;
   const largest = largestOf(expected);
   const scale = gradientScale(golden);
@@ -168,7 +172,7 @@ export function gradientError(golden: Golden, name: string, actual: ArrayLike<nu
  * gradient by its own size, so elements whose gradient is rounding noise (below 1e-4 of the largest) may end anywhere
  * within five steps of where they started; they count as Infinity only beyond that.
  */
-export function trainedError(golden: Golden, name: string, actual: ArrayLike<number>): number {
+export function trainedError(golden: GoldenValues, name: string, actual: ArrayLike<number>): number {
   const expected = must(golden.trained.get(name), name).data;
   const gradient = must(golden.gradients.get(name), name).data;
   const noise = gradientScale(golden) * 1e-4;

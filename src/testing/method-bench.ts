@@ -12,14 +12,15 @@ import { composeMethods } from "../methods/compose.js";
 import { drawNormal, drawUniform, initialValues } from "../methods/initial.js";
 import type { AdaptContext, AdapterTensor, PrepareContext } from "../methods/types.js";
 import type { PlainContext } from "../models/context.js";
-import { plainContext, plainLinear } from "../models/context.js";
+import { besideContext, chained, plainContext, plainLinear } from "../models/context.js";
 import { biasOf, weightOf } from "../models/parameters.js";
-import type { ModelDefinition } from "../models/types.js";
+import type { ForwardInputs, ModelDefinition } from "../models/types.js";
 import { cast, multiply } from "../ops/arithmetic.js";
 import { dot } from "../ops/dot.js";
 import { reduceSum, reshape } from "../ops/layout.js";
 import { iota, leaf } from "../ops/leaves.js";
 import { detachOp } from "../ops/reduce.js";
+import { prefixed, withoutPrefix } from "../step/prefix.js";
 import { evaluate } from "../targets/interpret/evaluate.js";
 
 export interface BenchOptions {
@@ -69,12 +70,24 @@ export class MethodBench {
     const ids = leaf(graph, { name: "ids", role: "input", shape: [length], dtype: "i32" });
     this.#inputs.set(ids, tensor([length], given, "i32"));
     const context = plainContext({ graph, batch: 1, length, activation: options.activation ?? "f32" });
-    const adapt = this.#adaptContext(context);
     const inputs = { ids, positions: iota(graph, [length], 0) };
+    const adapt = this.#adaptContext(context, inputs);
     this.plain = model.forward(context, inputs).hidden;
     const linear: PlainContext["linear"] = (spec, x) =>
       this.composed.linear(adapt, spec, x, (value) => plainLinear(context, spec, adapt.operand(spec, value)));
-    const { hidden, head } = model.forward({ ...context, linear }, inputs);
+    const { composed } = this;
+    const rows = { batch: 1, length, prefix: composed.prefix };
+    const whole = prefixed({ ...inputs, labels: ids, weights: ids, segments: undefined }, rows);
+    const changed: PlainContext = {
+      ...context,
+      length: rows.prefix + length,
+      linear,
+      embedded: (found) => composed.embedded(adapt, found, whole.positions),
+      part: (part, block, x, body) => composed.part(adapt, part, block, x, body),
+      stack: (tower, x) => (composed.stack === undefined ? chained(tower, x) : composed.stack(adapt, tower, x)),
+    };
+    const { hidden: made, head } = model.forward(changed, whole);
+    const hidden = withoutPrefix(made, rows);
     this.hidden = hidden;
     this.logits = dot(hidden, cast(head, hidden.dtype), { transposeB: true });
     this.base = context.leaves;
@@ -114,7 +127,7 @@ export class MethodBench {
         return Promise.resolve();
       },
       set: (name, prepared) => {
-        values.set(name, prepared);
+        values.set(name, Float32Array.from(prepared));
       },
     };
   }
@@ -187,7 +200,7 @@ export class MethodBench {
     return new Map(nodes.map((node, index) => [node, must(values[index], "detached value")]));
   }
 
-  #adaptContext(context: PlainContext): AdaptContext {
+  #adaptContext(context: PlainContext, inputs: ForwardInputs): AdaptContext {
     const { graph, model } = this;
     const declare = (name: string, shape: Shape, dtype: DType, tensorOf?: AdapterTensor): Node => {
       const node = leaf(graph, { name, role: "weight", shape, dtype });
@@ -204,6 +217,11 @@ export class MethodBench {
       operand: (spec, x) => (this.#options.training === true ? this.composed.saved(adapt, spec, x) : x),
       uniform: (shape, place) => this.#drawn(shape, place),
       dropout: (x, p, place) => (p > 0 && this.#options.training === true ? multiply(x, this.#mask(x, p, place)) : x),
+      scaled: (_spec, value) => value,
+      moving: ({ name, shape, dtype }) => declare(name, shape, dtype),
+      variant: "",
+      probe: () => undefined,
+      beside: (name, network, value) => network.build(besideContext(context, name, value), inputs),
     };
     return adapt;
   }

@@ -4,9 +4,10 @@ import type { WeightSource } from "../io/weight-source.js";
 import { elements } from "../ir/shape.js";
 import type { MethodSelection } from "../methods/compose.js";
 import { composeMethods } from "../methods/compose.js";
-import type { ModelDefinition } from "../models/types.js";
+import type { ModelDefinition, ModelTask } from "../models/types.js";
 import { makeOptimizer } from "../optim/registry.js";
 import { allocatedBytes } from "../runtime/memory.js";
+import { drawnBatches } from "../session/draw.js";
 import { openSession } from "../session/open.js";
 import type { RunningSession } from "../session/session.js";
 import type { SessionBatch, SessionOptions } from "../session/types.js";
@@ -56,6 +57,32 @@ export function trainingBatch(step: number, vocabulary = 67, [rows, length] = [2
   };
 }
 
+/** A micro-batch as the model takes it: of running text, or of records with labels where it has a task. */
+export function batchFor({ task, vocabularySize }: ModelDefinition, step: number): SessionBatch {
+  return task === undefined ? trainingBatch(step, vocabularySize) : labelledBatch(step, task, vocabularySize);
+}
+
+/** Two records of 19 and 13 tokens in two parts each, padded to 19; what they are to tell shows in their tokens. */
+function labelledBatch(step: number, { kind, labels }: ModelTask, vocabulary: number): SessionBatch {
+  const [rows, length] = [2, 19];
+  const classes = Array.from(
+    { length: rows },
+    (_, row) => (step * rows + row) % (kind === "regression" ? 3 : labels.length),
+  );
+  const of = (value: (place: number, row: number) => number): Int32Array =>
+    Int32Array.from({ length: rows * length }, (_, at) => value(at % length, Math.floor(at / length)));
+  const held = (place: number, row: number): boolean => place < length - 6 * row;
+  return {
+    ids: of((place, row) => (held(place, row) ? (place * 13 + (classes[row] ?? 0) * 29) % vocabulary : 0)),
+    positions: of((place, row) => (held(place, row) ? place : 0)),
+    segments: of((place, row) => (held(place, row) ? 0 : -1)),
+    types: of((place, row) => Number(held(place, row) && place > 7)),
+    labels: Int32Array.from(classes, (label) => (kind === "regression" ? 0 : label)),
+    targets: Float32Array.from(classes, (label) => label - 1),
+    weights: new Float32Array(rows).fill(1),
+  };
+}
+
 export interface TrainingCase {
   readonly selection: readonly MethodSelection[];
   readonly model?: ModelDefinition;
@@ -79,6 +106,7 @@ export function trainingOptions({
       undefined,
       (parameter) => methods.trains(parameter),
       (parameter) => methods.baseFormat(parameter),
+      (parameter) => methods.place?.stored?.(parameter),
     ),
     methods,
     batch: 2,
@@ -126,10 +154,10 @@ export async function runTraining(options: SessionOptions, run: TrainingRun = {}
   const session = await openSession(options, { poison });
   try {
     await session.load(randomWeights(options.definition));
-    for (const [name, bytes] of run.tensors ?? []) session.bytes(name).set(bytes);
+    for (const [name, bytes] of run.tensors ?? []) session.put(name, bytes);
     const losses: number[] = [];
     for (let step = from; step < to; step++) losses.push(await oneStep(session, options, step, rate));
-    const { lossSum, weightSum } = await session.evaluate(trainingBatch(0, options.definition.vocabularySize));
+    const { lossSum, weightSum } = await session.evaluate(batchFor(options.definition, 0));
     const changing = session.tensors.filter(({ changes }) => changes);
     return {
       losses,
@@ -145,11 +173,10 @@ export async function runTraining(options: SessionOptions, run: TrainingRun = {}
 }
 
 async function oneStep(session: RunningSession, options: SessionOptions, step: number, rate: number): Promise<number> {
-  const { accumulate, definition } = options;
-  const micro = Array.from({ length: accumulate }, (_, index) =>
-    trainingBatch(step * accumulate + index, definition.vocabularySize),
-  );
-  return (await session.step(micro, { rate, step })).loss;
+  const { definition } = options;
+  const drawn = drawnBatches(options);
+  const micro = Array.from({ length: drawn }, (_, index) => batchFor(definition, step * drawn + index));
+  return (await session.step(micro, { rate, step, data: (index) => batchFor(definition, index) })).loss;
 }
 
 export interface TrainingBattery extends TrainingCase {

@@ -94,9 +94,12 @@ export function checkMethodBattery({ title, selection, model: options = {}, star
     test("merges to the same outputs", async () => {
       const bench = (await create()).scramble();
       const merged = new Map(bench.values);
+      const integers = new Map(
+        bench.composed.integers.map((name) => [name, Int32Array.from(must(bench.values.get(name), name))]),
+      );
       for (const spec of model.linears) {
         const { name } = weightOf(spec);
-        merged.set(name, bench.composed.merge(spec, must(bench.values.get(name), name), bench.values));
+        merged.set(name, bench.composed.merge(spec, must(bench.values.get(name), name), bench.values, integers));
       }
       const [adapted] = bench.run([bench.hidden], "f64");
       bench.values.clear();

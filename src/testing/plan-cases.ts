@@ -92,7 +92,7 @@ export function takes(method: string, model: PlanCase["model"]): boolean {
 
 function composed({ method, model }: Pick<PlanCase, "method" | "model">): ComposedMethods {
   const selection = { id: method, settings: isPublished(model) ? {} : tinySettings(method) };
-  return composeMethods([withRunDefaults(selection, { steps: 1000 })], definitionOf(model));
+  return composeMethods([withRunDefaults(selection, { steps: 1000, length: 256 })], definitionOf(model));
 }
 
 /** Every combination of these models with all methods that take them, types, policies and ways to sum and clip gradients. */
@@ -106,7 +106,7 @@ export function planCases(models: readonly PlanCase["model"][]): PlanCase[] {
         (["f32", "bf16"] as const).flatMap((dtype) =>
           (["all", "cheap", "block"] as const).flatMap((saved) =>
             [1, 2].flatMap((accumulate) =>
-              [undefined, 1].flatMap((clip) =>
+              (method === "zo2" ? [undefined] : [undefined, 1]).flatMap((clip) =>
                 shapes(model).map(([batch, length]): PlanCase => ({
                   model,
                   method,
@@ -152,6 +152,7 @@ export function optionsOf(entry: PlanCase): SessionOptions {
       undefined,
       (parameter) => methodsOfCase.trains(parameter),
       (parameter) => methodsOfCase.baseFormat(parameter),
+      (parameter) => methodsOfCase.place?.stored?.(parameter),
     ),
     methods: methodsOfCase,
     batch,

@@ -26,6 +26,22 @@ export function tinyLlama(overrides: Readonly<Record<string, unknown>> = {}): Mo
   });
 }
 
+/** A BERT of two blocks whose head tells one of three classes, or a number. */
+export function tinyBert(overrides: Readonly<Record<string, unknown>> = {}): ModelDefinition {
+  return fromHuggingFaceConfig({
+    model_type: "bert",
+    vocab_size: 67,
+    hidden_size: 48,
+    intermediate_size: 80,
+    num_hidden_layers: 2,
+    num_attention_heads: 3,
+    max_position_embeddings: 40,
+    type_vocab_size: 2,
+    num_labels: 3,
+    ...overrides,
+  });
+}
+
 /** Numbers in [-0.5, 0.5) from a linear congruential generator: the same in every run. */
 export function sequence(seed: number): () => number {
   let state = seed;
@@ -43,6 +59,7 @@ export function plausibleValue(leaf: Node, vocabulary: number, length: number, n
     if (role === "state" || role === "accumulator") return 0;
     if (name.endsWith("ids") || name.endsWith("labels")) return (index * 7) % vocabulary;
     if (name.endsWith("positions")) return index % length;
+    if (name.endsWith("types")) return Number(index % length > length / 2);
     if (name.endsWith("segments")) return Math.floor((index % length) / 3);
     if (name.endsWith("weights")) return 1 / count;
     if (name.startsWith("scalar.")) return dtype === "u32" ? 3 : name.endsWith("rate") ? 0.01 : 0.1;

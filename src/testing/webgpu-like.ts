@@ -57,7 +57,8 @@ function bindingFaults(step: PlannedStep, plan: ProgramPlan, facts: TargetFacts)
   const faults: string[] = [];
   if (ranges.length > limits.bindings) faults.push(`${ranges.length} bindings`);
   for (const range of ranges) {
-    if (range.offset % alignment !== 0) faults.push(`${text(range)} is not aligned`);
+    const number = limits.bindings === Infinity && range.bytes === 4;
+    if (!number && range.offset % alignment !== 0) faults.push(`${text(range)} is not aligned`);
     if (range.bytes > limits.largestBinding) faults.push(`${text(range)} is too large to bind`);
     if (endOf(range) > (plan.shards[range.shard] ?? 0)) faults.push(`${text(range)} leaves its shard`);
   }

@@ -150,5 +150,8 @@ export async function restoreCheckpoint(
       fix: "Resume with the model, method and settings of the run that wrote it.",
     });
   }
-  await readState(files, join(folder, stateName), manifest, ({ name }) => session.bytes(name));
+  await readState(files, join(folder, stateName), manifest, {
+    of: ({ name }) => session.peek?.(name) ?? session.bytes(name),
+    read: ({ name }, bytes) => session.put?.(name, bytes),
+  });
 }

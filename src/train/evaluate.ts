@@ -6,8 +6,9 @@ import type { LossOf } from "./held-out.js";
 import { measureLoss } from "./held-out.js";
 import { openRunModel } from "./model.js";
 import { sessionOptions } from "./options.js";
-import { evaluationBatches, needsSegments, openRunData } from "./run-data.js";
+import { evaluationBatches, needsSegments, openRunData, rowsFor } from "./run-data.js";
 import { composeAdapter, setAdapter } from "./run-methods.js";
+import type { Scores } from "./scores.js";
 import { realEnvironment } from "./train.js";
 import type { Environment, Notice, PeakMemory, Phase } from "./types.js";
 
@@ -25,27 +26,30 @@ export interface EvaluateOptions {
 export interface EvaluateSummary {
   readonly loss: number;
   readonly perplexity: number;
-  /** Tokens that count. */
+  /** Tokens that count, or records where the model has a task. */
   readonly tokens: number;
   readonly tokensPerSecond: number;
   readonly peak: PeakMemory;
   /** Without the adapter, where that was asked for. */
-  readonly before?: { readonly loss: number; readonly perplexity: number };
+  readonly before?: { readonly loss: number; readonly perplexity: number; readonly scores?: Scores };
+  /** Of a model with a task. */
+  readonly scores?: Scores;
 }
 
 /**
- * Loss and perplexity of a model, with its adapter if there is one, over the held-out data (or all, if none is held
+ * Loss and perplexity (or scores, where it has a task) of a model, with its adapter if there is one, over the held-out data (or all, if none is held
  * out); `steps` limits the batches. On the signal, what was measured so far is the result.
  */
 export async function evaluate(
-  config: RunConfig,
+  given: RunConfig,
   options: EvaluateOptions = {},
   signal?: AbortSignal,
 ): Promise<EvaluateSummary> {
-  const model = await openRunModel(config.model, { progress: options.progress });
+  const model = await openRunModel(given.model, { progress: options.progress, run: given });
   const { definition, weights } = model.files;
   try {
-    const run = config.adapter === undefined ? undefined : await composeAdapter(config.adapter, definition);
+    const run = given.adapter === undefined ? undefined : await composeAdapter(given.adapter, definition);
+    const config = rowsFor(given, run?.methods);
     const parts = { definition, weights, methods: run?.methods, segments: needsSegments(config) };
     const settings = sessionOptions(config, { ...parts, train: false, evaluate: true, decode: undefined });
     await describeMachine(settings.target);
@@ -81,12 +85,16 @@ export async function evaluate(
 
 function summaryOf(after: LossOf, before: LossOf | undefined, peak: PeakMemory): EvaluateSummary {
   const { loss, perplexity, tokens, positions, seconds } = after;
+  const scoresOf = ({ scores }: LossOf): { readonly scores?: Scores } => (scores === undefined ? {} : { scores });
   return {
     loss,
     perplexity,
     tokens,
     tokensPerSecond: seconds > 0 ? positions / seconds : 0,
     peak,
-    ...(before === undefined ? {} : { before: { loss: before.loss, perplexity: before.perplexity } }),
+    ...scoresOf(after),
+    ...(before === undefined
+      ? {}
+      : { before: { loss: before.loss, perplexity: before.perplexity, ...scoresOf(before) } }),
   };
 }

@@ -4,7 +4,9 @@ import { changingTensors } from "./state-file.js";
 
 /** Name of the first trained tensor or optimizer state that holds NaN or an infinity; undefined where none does. */
 export function findNonFinite(session: StateHolder): string | undefined {
-  return changingTensors(session).find(({ name, format }) => !allFinite(session.bytes(name), format))?.name;
+  return changingTensors(session).find(
+    ({ name, format }) => !allFinite(session.peek?.(name) ?? session.bytes(name), format),
+  )?.name;
 }
 
 /** Whether every exponent is below the one of infinities and NaN. */
@@ -15,6 +17,9 @@ function allFinite(bytes: Uint8Array, format: string): boolean {
   } else if (format === "bf16") {
     const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
     for (const word of words) if ((word & 0x7f80) === 0x7f80) return false;
+  } else if (format === "f16") {
+    const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+    for (const word of words) if ((word & 0x7c00) === 0x7c00) return false;
   }
   return true;
 }

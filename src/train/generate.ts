@@ -7,6 +7,7 @@ import { StreamDecoder } from "../data/stream-decoder.js";
 import type { Tokenizer } from "../data/tokenizer.js";
 import { endIds } from "../data/tokenizer.js";
 import { must, ThimbleError } from "../errors.js";
+import type { ModelDefinition } from "../models/types.js";
 import type { Session } from "../session/types.js";
 import type { EvaluateOptions } from "./evaluate.js";
 import { describeMachine } from "./machine.js";
@@ -38,6 +39,17 @@ const defaultContext = 2048;
 /** Prompts are fed so many tokens at once. */
 const promptChunk = 32;
 
+/** Models with a task have nothing to go on with. */
+function refuseNoText({ family, task }: ModelDefinition): void {
+  if (task === undefined) return;
+  throw new ThimbleError("generate-task", "The model makes no text: it tells something of whole records", {
+    where: "model",
+    given: `${family}, for ${task.kind}`,
+    expected: "a model that predicts tokens",
+    fix: "Measure it on labelled data with thimble eval.",
+  });
+}
+
 /** A model that is loaded and makes text; what it has read stays in its cache from call to call. */
 export class TextGenerator {
   /** Tokens whose keys and values are in the cache. */
@@ -56,6 +68,7 @@ export class TextGenerator {
     const model = await openRunModel(config.model, { progress: options.progress });
     const { definition, weights } = model.files;
     try {
+      refuseNoText(definition);
       const run = config.adapter === undefined ? undefined : await composeAdapter(config.adapter, definition);
       const tokenizer = await model.loadTokenizer();
       const template = chooseChatTemplate(

@@ -2,6 +2,7 @@ import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import type { FileSystem } from "./files.js";
 import { isMissing } from "./files.js";
+import type { Scores } from "./scores.js";
 import { restartRecord, scalarRecord, versionRecord } from "./tfevents.js";
 
 /** What a step leaves in metrics.jsonl. `step` counts from 1. */
@@ -16,6 +17,10 @@ export interface StepRecord {
   readonly regularisation?: number;
   /** Differences of losses of a zeroth-order step. */
   readonly differences?: readonly number[];
+  /** Numbers of the methods' own, by `method.name`. */
+  readonly logged?: Readonly<Record<string, number>>;
+  /** Rows that a method chose for the step: their numbers in its draw. */
+  readonly chosen?: readonly number[];
 }
 
 /** What an evaluation leaves in metrics.jsonl. */
@@ -23,6 +28,8 @@ export interface EvaluationRecord {
   readonly step: number;
   readonly heldOutLoss: number;
   readonly heldOutPerplexity: number;
+  /** Of a model with a task. */
+  readonly scores?: Scores;
 }
 
 /** Losses and seconds of the steps before a resume. */
@@ -87,7 +94,12 @@ export class RunLogs {
 
   async evaluation(record: EvaluationRecord): Promise<void> {
     await this.append(record);
-    const scalars = { "held_out/loss": record.heldOutLoss, "held_out/perplexity": record.heldOutPerplexity };
+    const scores = Object.entries(record.scores ?? {}).map(([name, value]) => [`held_out/${name}`, value] as const);
+    const scalars = {
+      "held_out/loss": record.heldOutLoss,
+      "held_out/perplexity": record.heldOutPerplexity,
+      ...Object.fromEntries(scores),
+    };
     await this.events.appendFile(scalarRecord(this.now(), record.step, scalars));
   }
 

@@ -1,5 +1,8 @@
 import { join } from "node:path";
+import { drawnBatches } from "../session/draw.js";
+import type { HostTensors } from "../methods/types.js";
 import type { Session } from "../session/types.js";
+import { calibrate } from "./calibrate.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { pruneCheckpoints, restoreCheckpoint, writeCheckpoint } from "./checkpoint.js";
 import { diskError, replaceFolder, syncFolder } from "./files.js";
@@ -41,12 +44,13 @@ async function train(
   if (odd !== undefined) events.onNotice?.(odd);
   const probe = new MemoryProbe();
   events.onPhase?.("compile");
+  const calibrated = checkpoint === undefined ? await calibration(run, environment, events) : undefined;
   const session = await environment.openSession(run.options);
   try {
     const { report, trainableParameters, target, threads, compileSeconds } = session;
     events.onPlan?.(report, { trainableParameters, rate: run.rate, target, threads, compileSeconds });
     events.onPhase?.("load");
-    await load(run, environment, session, checkpoint);
+    await load(run, environment, session, { checkpoint, calibrated });
     const loop = await TrainingLoop.start(run, environment, events, session, probe, checkpoint);
     return await loop.run(signal);
   } finally {
@@ -54,13 +58,24 @@ async function train(
   }
 }
 
+/** What the methods need to know of the model and the data at the start of a run; its memory is free again behind it. */
+async function calibration(
+  run: PreparedRun,
+  environment: Environment,
+  events: TrainEvents,
+): Promise<HostTensors | undefined> {
+  const wanted = run.options.methods?.calibrate;
+  if (wanted === undefined || run.startFrom !== undefined) return undefined;
+  return calibrate(run, wanted, environment, events.onNotice);
+}
+
 async function load(
   run: PreparedRun,
   { files }: Environment,
   session: Session,
-  checkpoint: Checkpoint | undefined,
+  { checkpoint, calibrated }: { checkpoint: Checkpoint | undefined; calibrated: HostTensors | undefined },
 ): Promise<void> {
-  await session.load(run.weights);
+  await session.load(run.weights, calibrated);
   if (checkpoint !== undefined) await restoreCheckpoint(files, checkpoint, session);
   else await run.startFrom?.(session);
 }
@@ -129,11 +144,13 @@ class TrainingLoop {
       const interrupted = this.step < steps;
       if (this.savedStep !== this.step && this.step > 0) await this.checkpoint();
       const result = interrupted ? undefined : await this.saveResult();
+      const { task } = this.prepared.options.definition;
       return {
         summary: this.summary(),
         step: this.step,
         interrupted,
         ...(result === undefined ? {} : { result }),
+        ...(task === undefined ? {} : { task: task.kind }),
         ...(this.lastEvaluation === undefined ? {} : { lastEvaluation: this.lastEvaluation }),
       };
     } finally {
@@ -142,12 +159,17 @@ class TrainingLoop {
   }
 
   private async oneStep(): Promise<void> {
-    const { options, factor, rate: highest, batches, loop } = this.prepared;
-    const first = this.step * options.accumulate;
-    const micro = Array.from({ length: options.accumulate }, (_, index) => batches.batch(first + index));
+    const { options, factor, rate: highest, batches, loop, sources } = this.prepared;
+    const drawn = drawnBatches(options);
+    const micro = Array.from({ length: drawn }, (_, index) => batches.batch(this.step * drawn + index));
     const rate = highest * factor(this.step);
-    const done = await this.session.step(micro, { rate, step: this.step });
-    const { loss, seconds, gradientNorm, regularisation, differences } = done;
+    const done = await this.session.step(micro, {
+      rate,
+      step: this.step,
+      data: (index) => batches.batch(index),
+      ...(sources === undefined ? {} : { sources }),
+    });
+    const { loss, seconds, gradientNorm, regularisation, differences, logged, chosen } = done;
     const step = this.step + 1;
     this.skipped = differences?.every(Number.isFinite) === false ? this.skipped + 1 : 0;
     const broken = this.skipped === 0 ? !Number.isFinite(loss) : step === 1 || this.skipped >= mostSkipped;
@@ -160,6 +182,8 @@ class TrainingLoop {
     const estimate = {
       ...(differences === undefined ? {} : { differences }),
       ...(regularisation === undefined ? {} : { regularisation }),
+      ...(logged === undefined ? {} : { logged }),
+      ...(chosen === undefined ? {} : { chosen }),
     };
     await this.logs.step({ step, loss, rate, seconds, tokens: this.tokens, ...norm, ...estimate });
     const tokensPerSecond = this.tokens / seconds;
@@ -173,9 +197,10 @@ class TrainingLoop {
   private async evaluate(): Promise<void> {
     const { heldOut } = this.prepared;
     if (heldOut === undefined) return;
-    const { loss, perplexity } = await measureLoss(this.session, heldOut);
-    this.lastEvaluation = { step: this.step, loss, perplexity };
-    await this.logs.evaluation({ step: this.step, heldOutLoss: loss, heldOutPerplexity: perplexity });
+    const { loss, perplexity, scores: told } = await measureLoss(this.session, heldOut);
+    const scores = told === undefined ? {} : { scores: told };
+    this.lastEvaluation = { step: this.step, loss, perplexity, ...scores };
+    await this.logs.evaluation({ step: this.step, heldOutLoss: loss, heldOutPerplexity: perplexity, ...scores });
     this.events.onEvaluate?.(this.lastEvaluation);
   }
 
@@ -203,6 +228,7 @@ class TrainingLoop {
     const { files } = this.environment;
     const { loop, resultName, saveResult } = this.prepared;
     this.events.onPhase?.("save");
+    await this.session.settle?.();
     const made = join(loop.out, `.unfinished-${resultName}`);
     const folder = join(loop.out, resultName);
     await files.rm(made, { recursive: true, force: true });

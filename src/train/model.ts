@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { RunConfig } from "../config/schema.js";
 import { loadTokenizerFolder } from "../data/tokenizer-folder.js";
 import { loadTokenizerGguf } from "../data/tokenizer-gguf.js";
 import type { Tokenizer } from "../data/tokenizer.js";
@@ -16,6 +17,8 @@ import { fromHuggingFaceConfig } from "../models/registry.js";
 import type { ModelDefinition } from "../models/types.js";
 import { fingerprintModel } from "./fingerprint.js";
 import { fetchHubConfig } from "./hub-config.js";
+import type { TaskSettings } from "./task.js";
+import { refuseTask, withTask } from "./task.js";
 
 /** A model whose files are open; no tensor data is read yet. */
 export interface OpenedModel {
@@ -31,6 +34,8 @@ export interface OpenedModel {
 export interface ModelOptions {
   /** Called while a model is fetched. */
   readonly progress?: Progress | undefined;
+  /** The run: what an encoder's head tells follows from it, and what its new tensors are drawn from. */
+  readonly run?: TaskSettings & Pick<RunConfig, "seed">;
 }
 
 /** The `model` setting, or the refusal of a run without one. */
@@ -43,10 +48,20 @@ export function requireModel(model: string | undefined): string {
 }
 
 /** Finds the model, fetches it if need be, and reads its metadata. */
-export async function openRunModel(model: string | undefined, { progress }: ModelOptions = {}): Promise<OpenedModel> {
+export async function openRunModel(
+  model: string | undefined,
+  { progress, run }: ModelOptions = {},
+): Promise<OpenedModel> {
   const text = requireModel(model);
   const resolved = await resolveSource(text, progress === undefined ? {} : { progress });
-  const files = await openModel(resolved.path);
+  const headed = run === undefined ? {} : { configure: (json: unknown) => withTask(json, run), seed: run.seed };
+  const files = await openModel(resolved.path, headed);
+  try {
+    if (run !== undefined) refuseTask(files.definition, run);
+  } catch (error) {
+    await files.weights.close();
+    throw error;
+  }
   return {
     files,
     path: resolved.path,
@@ -77,13 +92,17 @@ export interface ModelMetadata {
 /** The model's definition, from its files or from a config.json alone. */
 export async function openMetadata(model: string | undefined, options: ModelOptions = {}): Promise<ModelMetadata> {
   const text = requireModel(model);
+  const { run } = options;
+  const defined = async (json: unknown): Promise<ModelMetadata> => {
+    const definition = fromHuggingFaceConfig(run === undefined ? json : await withTask(json, run));
+    if (run !== undefined) refuseTask(definition, run);
+    return { definition };
+  };
   const source = parseSource(text);
   const fetched = source.kind === "hf" ? await fetchHubConfig(source) : undefined;
-  if (fetched !== undefined) return { definition: fromHuggingFaceConfig(parseJson(fetched, text)) };
+  if (fetched !== undefined) return defined(parseJson(fetched, text));
   const config = await configAlone(source);
-  if (config !== undefined) {
-    return { definition: fromHuggingFaceConfig(parseJson(await readFile(config, "utf8"), config)) };
-  }
+  if (config !== undefined) return defined(parseJson(await readFile(config, "utf8"), config));
   const { files } = await openRunModel(text, options);
   return { definition: files.definition, weights: files.weights };
 }

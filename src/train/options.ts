@@ -19,7 +19,8 @@ const dense: readonly string[] = ["f32", "f16", "bf16"];
 
 /**
  * In which storage format each tensor of the checkpoint lies in memory: what `packed` names; blocks of a quantised file
- * as they are while they are frozen; all else, and what trains, in the run's type.
+ * as they are while they are frozen; all else, and what trains, in the run's type or the one that `stored` names. A task's
+ * head is in f32.
  */
 export function storedFormats(
   definition: ModelDefinition,
@@ -27,11 +28,18 @@ export function storedFormats(
   weights: WeightSource | undefined,
   trains: (parameter: ParameterSpec) => boolean,
   packed: (parameter: ParameterSpec) => string | undefined = () => undefined,
+  stored: (parameter: ParameterSpec) => string | undefined = () => undefined,
 ): (parameter: string) => string {
   const formats = new Map<string, string>();
+  const head = new Set(definition.task?.head);
   for (const parameter of definition.parameters) {
+    // A task's head is small, and trains from nothing: it keeps its digits.
+    if (head.has(parameter.name)) {
+      formats.set(parameter.name, "f32");
+      continue;
+    }
     const inFile = weights?.tensor(parameter.name).storageFormat ?? dtype;
-    const found = dense.includes(inFile) || trains(parameter) ? dtype : inFile;
+    const found = dense.includes(inFile) || trains(parameter) ? (stored(parameter) ?? dtype) : inFile;
     formats.set(parameter.name, packed(parameter) ?? found);
   }
   return (name) => formats.get(name) ?? dtype;
@@ -99,6 +107,7 @@ export function sessionOptions(config: RunConfig, parts: SessionParts): SessionO
       weights,
       (parameter) => parts.train && methods?.trains(parameter) === true,
       (parameter) => methods?.baseFormat(parameter),
+      (parameter) => (parts.train ? methods?.place?.stored?.(parameter) : undefined),
     ),
     methods,
     batch,
@@ -110,7 +119,8 @@ export function sessionOptions(config: RunConfig, parts: SessionParts): SessionO
     saved: config.recompute === undefined ? "fastest" : savedPolicies[config.recompute],
     ...(parts.train ? budgetOf(config, parts) : {}),
     place: config.weightsOn === "memory" ? undefined : { disk: () => true, whenNeeded: config.weightsOn === "auto" },
-    segments: parts.segments,
+    // Attention in both directions sees padding unless it is told what is none.
+    segments: parts.segments || definition.task !== undefined,
     train: parts.train,
     evaluate: parts.evaluate,
     decode: parts.decode,

@@ -15,7 +15,7 @@ import { optimizerSettings, scheduleOf, sessionOptions } from "./options.js";
 import { saveAdapter, saveModel } from "./export/save.js";
 import { trajectoryOf, writeTrajectory } from "./export/trajectory.js";
 import type { RunData } from "./run-data.js";
-import { holdoutOf, needsSegments, openRunData } from "./run-data.js";
+import { holdoutOf, needsSegments, openRunData, rowsFor, sourceTable } from "./run-data.js";
 import type { RunMethods } from "./run-methods.js";
 import { composeRun, setAdapter } from "./run-methods.js";
 import type { PreparedRun } from "./types.js";
@@ -36,11 +36,12 @@ export interface TrainRun extends PreparedRun {
  * Opens everything that a training run needs and refuses what cannot work, before any weight is read: model, methods,
  * tokenizer, data, compiler.
  */
-export async function prepareRun(config: RunConfig, { progress }: PrepareOptions = {}): Promise<TrainRun> {
-  const model = await openRunModel(config.model, { progress });
+export async function prepareRun(given: RunConfig, { progress }: PrepareOptions = {}): Promise<TrainRun> {
+  const model = await openRunModel(given.model, { progress, run: given });
   try {
     const { definition, weights } = model.files;
-    const methods = await composeRun(config, definition);
+    const methods = await composeRun(given, definition, () => model.loadTokenizer());
+    const config = rowsFor(given, methods.methods);
     const unrated = trainingOptions(config, methods, { definition, weights });
     const machine = await describeMachine(unrated.target);
     const options = await withRates(unrated, unrated.budget === undefined ? knownRates : measuredRates);
@@ -97,6 +98,8 @@ function assemble(parts: Parts): TrainRun {
   const { methods: composed, adapter } = methods;
   const rate = config.lr ?? composed.learningRate;
   const chosen = config.lr === undefined ? [`Learning rate ${rate}, which suits the method.`] : [];
+  const { examples } = composed;
+  const sources = examples === undefined ? undefined : sourceTable(data.dataset);
   return {
     loop: { out, resume, saveEvery, evalEvery, keep, steps: config.steps ?? defaultSteps },
     options,
@@ -106,6 +109,7 @@ function assemble(parts: Parts): TrainRun {
     identity: identityOf(parts, rate),
     machine,
     batches: data.batches,
+    ...(sources === undefined ? {} : { sources }),
     ...(data.heldOut === undefined ? {} : { heldOut: data.heldOut }),
     weights: model.files.weights,
     ...(adapter === undefined
@@ -130,7 +134,12 @@ function assemble(parts: Parts): TrainRun {
       if (trajectory !== undefined) await writeTrajectory(out, folder, trajectory);
     },
     resultName: composed.saves === "adapter" ? "adapter" : "model",
-    notices: [...chosen, ...methods.notices, ...data.dataset.report.notices],
+    notices: [
+      ...chosen,
+      ...methods.notices,
+      ...data.dataset.report.notices,
+      ...(sources === undefined ? [] : (examples?.check(sources) ?? [])),
+    ],
     model,
     data,
     methods,
@@ -158,10 +167,11 @@ function identityOf({ config, model, methods, options, data }: Parts, rate: numb
 }
 
 /** The memory that a run will take, from metadata alone: no data, no weights, no compiler; a config.json is enough. */
-export async function planRun(config: RunConfig, { progress }: PrepareOptions = {}): Promise<PlannedRun> {
-  const { definition, weights } = await openMetadata(config.model, { progress });
+export async function planRun(given: RunConfig, { progress }: PrepareOptions = {}): Promise<PlannedRun> {
+  const { definition, weights } = await openMetadata(given.model, { progress, run: given });
   try {
-    const methods = await composeRun(config, definition);
+    const methods = await composeRun(given, definition);
+    const config = rowsFor(given, methods.methods);
     const options = await withRates(trainingOptions(config, methods, { definition, weights }), knownRates);
     const { report, training } = planOnly(options);
     const trainableParameters = (training?.trainables ?? []).reduce(

@@ -2,11 +2,13 @@ import { join } from "node:path";
 import type { RunConfig } from "../config/schema.js";
 import { defaultSteps } from "../config/schema.js";
 import { methodSelections } from "../config/selection.js";
+import type { Tokenizer } from "../data/tokenizer.js";
 import { ThimbleError } from "../errors.js";
-import type { PeftAdapter } from "../io/peft.js";
-import { readPeft } from "../io/peft.js";
+import type { SavedAdapter } from "../io/adapter.js";
+import { readAdapter } from "../io/adapter.js";
 import type { ComposedMethods, MethodSelection } from "../methods/compose.js";
-import { composeMethods, withRunDefaults } from "../methods/compose.js";
+import { composeMethods, findMethod, withRunDefaults } from "../methods/compose.js";
+import { bf16Bits } from "../ir/dtype.js";
 import type { ModelDefinition } from "../models/types.js";
 import type { Session } from "../session/types.js";
 import { adapterFolder } from "./adapter-folder.js";
@@ -16,35 +18,45 @@ import { fingerprintFile } from "./fingerprint.js";
 export interface RunMethods {
   readonly methods: ComposedMethods;
   readonly selections: readonly MethodSelection[];
-  readonly adapter?: PeftAdapter;
+  readonly adapter?: SavedAdapter;
   /** Of the adapter's tensors. */
   readonly adapterFingerprint?: string;
   readonly notices: readonly string[];
 }
 
-/** Composes the methods that the settings select; with an adapter, its settings stand beneath the given ones. */
-export async function composeRun(config: RunConfig, model: ModelDefinition): Promise<RunMethods> {
-  const run = { steps: config.steps ?? defaultSteps };
-  const selections = methodSelections(config).map((selection) => withRunDefaults(selection, run));
+/**
+ * Composes the methods that the settings select; with an adapter, its settings stand beneath the given ones. Without a
+ * tokenizer, settings that are texts stay as they are, which changes values and no sizes.
+ */
+export async function composeRun(
+  config: RunConfig,
+  model: ModelDefinition,
+  loadTokenizer?: () => Promise<Tokenizer>,
+): Promise<RunMethods> {
+  const run = { steps: config.steps ?? defaultSteps, length: config.seq };
+  const selections: MethodSelection[] = [];
+  for (const selection of methodSelections(config)) {
+    selections.push(await withTextsAsIds(withRunDefaults(selection, run), loadTokenizer));
+  }
   if (config.adapter === undefined) {
     return { methods: composeMethods(selections, model), selections, notices: [] };
   }
   const folder = await adapterFolder(config.adapter);
-  const adapter = await readPeft(folder, model);
-  const own = selections.find(({ id }) => id === adapter.selection.id);
-  if (own === undefined) {
+  const adapter = await readAdapter(folder, model);
+  const missing = adapter.selections.find(({ id }) => selections.every((own) => own.id !== id));
+  if (missing !== undefined) {
     throw new ThimbleError("adapter-method", "No method of the run can start from the adapter", {
       where: "adapter",
       given: selections.map(({ id }) => id).join(", "),
-      expected: `--method ${adapter.selection.id}`,
-      fix: `Select ${adapter.selection.id}, or merge the adapter into its base first.`,
+      expected: `--method ${missing.id}`,
+      fix: `Select ${missing.id}, or merge the adapter into its base first.`,
     });
   }
-  const settled = selections.map((selection) =>
-    selection === own ? { id: own.id, settings: { ...adapter.selection.settings, ...own.settings } } : selection,
-  );
+  const settingsOf = (id: string): MethodSelection["settings"] =>
+    adapter.selections.find((one) => one.id === id)?.settings ?? {};
+  const settled = selections.map(({ id, settings }) => ({ id, settings: { ...settingsOf(id), ...settings } }));
   const methods = composeMethods(settled, model);
-  checkFit(methods, adapter, folder);
+  checkFit(methods, adapter, folder, model);
   return {
     methods,
     selections: settled,
@@ -54,35 +66,69 @@ export async function composeRun(config: RunConfig, model: ModelDefinition): Pro
   };
 }
 
+/** Settings that are texts, with their token ids beside them. */
+async function withTextsAsIds(
+  { id, settings }: MethodSelection,
+  loadTokenizer: (() => Promise<Tokenizer>) | undefined,
+): Promise<MethodSelection> {
+  const ids: Record<string, readonly number[]> = {};
+  for (const [name, target] of Object.entries(findMethod(id).textSettings ?? {})) {
+    const text = settings[name];
+    if (typeof text !== "string" || settings[target] !== undefined || loadTokenizer === undefined) continue;
+    ids[target] = (await loadTokenizer()).encode(text, { addSpecial: false });
+  }
+  return { id, settings: { ...settings, ...ids } };
+}
+
 /** An adapter alone, as what evaluation and generation run: the settings of a training run do not matter. */
 export async function composeAdapter(named: string, model: ModelDefinition): Promise<RunMethods> {
   const folder = await adapterFolder(named);
-  const adapter = await readPeft(folder, model);
-  const selections = [{ id: adapter.selection.id, settings: { ...adapter.selection.settings, dropout: 0 } }];
+  const adapter = await readAdapter(folder, model);
+  const { selections } = adapter;
   const methods = composeMethods(selections, model);
-  checkFit(methods, adapter, folder);
+  checkFit(methods, adapter, folder, model);
   return { methods, selections, adapter, notices: adapter.warnings };
 }
 
 /** Every tensor that the methods train must be in the adapter, and of its size: settings may not contradict it. */
-function checkFit({ adapters }: ComposedMethods, { tensors }: PeftAdapter, folder: string): void {
-  const wrong = adapters.find(({ name, shape }) => tensors.get(name)?.length !== shape.reduce((a, b) => a * b, 1));
-  const strange = [...tensors.keys()].find((name) => !adapters.some((tensor) => tensor.name === name));
-  if (wrong === undefined && strange === undefined) return;
+function checkFit(
+  { adapters, integers, methods }: ComposedMethods,
+  { tensors, integers: given }: SavedAdapter,
+  folder: string,
+  { task }: ModelDefinition,
+): void {
+  const trained = adapters.find(({ name, shape }) => tensors.get(name)?.length !== shape.reduce((a, b) => a * b, 1));
+  const wrong = trained?.name ?? integers.find((name) => !given.has(name));
+  const known = new Set([...adapters.map(({ name }) => name), ...integers, ...(task?.head ?? [])]);
+  const strange = [...tensors.keys(), ...given.keys()].find((name) => !known.has(name));
+  if (wrong === undefined && strange === undefined) {
+    for (const method of methods) method.checkIntegers?.(given);
+    return;
+  }
   throw new ThimbleError("adapter-settings", "The method's settings do not fit the adapter that it starts from", {
     where: folder,
     given:
       wrong === undefined
         ? `${strange ?? ""}, which the method does not train`
-        : `${wrong.name}, missing or of another size`,
+        : `${wrong}, missing or of another size`,
     fix: "Leave the method's rank and targets to the adapter.",
   });
 }
 
 /** Puts an adapter's values into a loaded session. */
-export function setAdapter(session: Pick<Session, "bytes">, { tensors }: PeftAdapter): void {
-  for (const [name, values] of tensors) {
+export function setAdapter(session: Pick<Session, "bytes" | "tensors">, { tensors, integers }: SavedAdapter): void {
+  const halves = new Set(session.tensors.filter(({ dtype }) => dtype === "bf16").map(({ name }) => name));
+  for (const [name, given] of [...tensors, ...integers]) {
+    const values = halves.has(name) ? Uint16Array.from(given, bf16Bits) : given;
     const bytes = session.bytes(name);
+    if (bytes.byteLength !== values.byteLength) {
+      throw new ThimbleError("adapter-settings", "The method's settings do not fit the adapter that it starts from", {
+        where: name,
+        given: `${values.byteLength} bytes`,
+        expected: `${bytes.byteLength} bytes`,
+        fix: "Leave the method's settings to the adapter.",
+      });
+    }
     bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   }
 }

@@ -10,7 +10,14 @@ import { brokenCheckpoint } from "./manifest.js";
 const chunkBytes = 4 * 2 ** 20;
 
 /** What a checkpoint needs of a session. */
-export type StateHolder = Pick<Session, "tensors" | "bytes">;
+export type StateHolder = Pick<Session, "tensors" | "bytes" | "peek" | "put">;
+
+/** Where tensors are put that are read. */
+export interface StatePlaces {
+  of(tensor: ManifestTensor): Uint8Array;
+  /** Called when a tensor's bytes are there: what lies elsewhere in the end is put there. */
+  read(tensor: ManifestTensor, bytes: Uint8Array): void;
+}
 
 /** The tensors that a checkpoint must hold: all that change, by name. */
 export function changingTensors(session: Pick<Session, "tensors">): PersistentTensor[] {
@@ -24,7 +31,7 @@ export async function writeState(files: FileSystem, path: string, session: State
   try {
     const entries: ManifestTensor[] = [];
     for (const tensor of changingTensors(session)) {
-      const sha256 = await writeTensor(handle, session.bytes(tensor.name));
+      const sha256 = await writeTensor(handle, session.peek?.(tensor.name) ?? session.bytes(tensor.name));
       const { name, format, shape, bytes } = tensor;
       entries.push({ name, format, shape: [...shape], bytes, sha256 });
     }
@@ -48,27 +55,28 @@ async function writeTensor(handle: FileHandle, bytes: Uint8Array): Promise<strin
 }
 
 /**
- * Reads the state file against its manifest, every byte and digest; `place` says where a tensor's bytes go, and nothing
- * is kept without it. Throws `checkpoint-broken`.
+ * Reads the state file against its manifest, every byte and digest; `places` says where a tensor's bytes go, and
+ * nothing is kept without it. Throws `checkpoint-broken`.
  */
 export async function readState(
   files: FileSystem,
   path: string,
   manifest: Manifest,
-  place?: (tensor: ManifestTensor) => Uint8Array,
+  places?: StatePlaces,
 ): Promise<void> {
   const handle = await openState(files, path);
   try {
     const { size } = await handle.stat();
     const expected = manifest.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
     if (size !== expected) throw brokenCheckpoint(path, `${size} bytes`, `${expected} bytes`);
-    const scratch = place === undefined ? new Uint8Array(Math.min(chunkBytes, Math.max(1, size))) : undefined;
+    const scratch = places === undefined ? new Uint8Array(Math.min(chunkBytes, Math.max(1, size))) : undefined;
     let offset = 0;
     for (const tensor of manifest.tensors) {
-      const target = place?.(tensor) ?? scratch ?? new Uint8Array(0);
+      const target = places?.of(tensor) ?? scratch ?? new Uint8Array(0);
       const sha256 = await readTensor(handle, path, offset, tensor.bytes, target);
       if (sha256 !== tensor.sha256)
         throw brokenCheckpoint(path, `bytes of ${tensor.name} that are not what was written`);
+      places?.read(tensor, target);
       offset += tensor.bytes;
     }
   } finally {

@@ -1,10 +1,13 @@
 import type { ThimbleError } from "../errors.js";
 import type { WeightSource } from "../io/weight-source.js";
+import type { SourceTable } from "../methods/examples.js";
+import type { ModelTask } from "../models/types.js";
 import type { Schedule } from "../optim/schedules.js";
 import type { Composition, MemoryReport } from "../plan/report.js";
 import type { Session, SessionBatch, SessionOptions } from "../session/types.js";
 import type { FileSystem } from "./files.js";
 import type { RunIdentity } from "./identity.js";
+import type { Scores } from "./scores.js";
 
 /** Micro-batches by number: a pure function of the number, so that a position in the data is a number. */
 export interface BatchSource {
@@ -37,6 +40,8 @@ export interface PreparedRun {
   readonly identity: RunIdentity;
   readonly machine: Readonly<Record<string, string>>;
   readonly batches: BatchSource;
+  /** Where the rows of the batches come from, for methods that choose among them. */
+  readonly sources?: SourceTable;
   readonly heldOut?: FiniteBatches;
   readonly weights: WeightSource;
   /** Puts the values of `adapter` into a loaded session. */
@@ -73,6 +78,8 @@ export interface EvaluateEvent {
   readonly step: number;
   readonly loss: number;
   readonly perplexity: number;
+  /** Of a model with a task. */
+  readonly scores?: Scores;
 }
 
 /** What a run tells while it runs; all are optional and none may take long. */
@@ -129,6 +136,8 @@ export interface TrainResult {
   readonly interrupted: boolean;
   /** Folder of the adapter or model; absent where the run was interrupted. */
   readonly result?: string;
+  /** What the model tells of records; absent where it predicts tokens. */
+  readonly task?: ModelTask["kind"];
   readonly lastEvaluation?: EvaluateEvent;
 }
 

@@ -1,4 +1,5 @@
 import type { RunConfig } from "../../config/schema.js";
+import { drawnBatches } from "../../session/draw.js";
 import { openSession, planOnly } from "../../session/open.js";
 import type { SessionPlan } from "../../session/plan.js";
 import { median } from "../../train/measure.js";
@@ -83,9 +84,11 @@ async function measure(run: TrainRun, plan: SessionPlan, { steps, onStep }: Prof
     const names = plan.plans.map(({ name }) => name).filter((name) => ["train", "accumulate", "apply"].includes(name));
     const measured: Measured[] = [];
     const { accumulate } = run.options;
+    const drawn = drawnBatches(run.options);
+    const sources = run.sources === undefined ? {} : { sources: run.sources };
     for (let step = 0; step <= steps; step++) {
-      const batches = Array.from({ length: accumulate }, (_, at) => run.batches.batch(step * accumulate + at));
-      const { seconds } = await session.step(batches, { rate: run.rate * run.factor(step), step });
+      const batches = Array.from({ length: drawn }, (_, at) => run.batches.batch(step * drawn + at));
+      const { seconds } = await session.step(batches, { rate: run.rate * run.factor(step), step, ...sources });
       onStep?.(step, seconds);
       if (step > 0) measured.push({ seconds, times: names.map((name) => session.times(name)) });
     }

@@ -12,7 +12,9 @@ import { tileRows } from "../../targets/c/contraction-micro.js";
 import { vocabularyBlock } from "../../targets/c/cross-entropy-plan.js";
 import { lowerLoops } from "../../targets/loops/lower.js";
 import { printLoopNest } from "../../targets/loops/print.js";
-import { depthOf, isLossOp } from "../../plan/cost.js";
+import type { Node } from "../../ir/node.js";
+import { depthOf, isLossOp, isScatter } from "../../plan/cost.js";
+import { sampledDotOp, sparseDotOp } from "../../ops/sparse.js";
 
 /** The sizes of a kernel's work on one line. */
 export function sizeText(kernel: Kernel): string {
@@ -48,6 +50,8 @@ function fixedSize({ node }: FixedKernel): string {
     const [x, weight] = [must(node.inputs[0], "x"), must(node.inputs[1], "weight")];
     return `${x.shape.join(" x ")}, vocabulary ${must(weight.shape[0], "vocabulary")}`;
   }
+  const sizes = (one: Node): string => (one.shape.length === 0 ? "1" : one.shape.join(" x "));
+  if (!isScatter(node.op)) return `${node.inputs.map(sizes).join(", ")} to ${sizes(node)}`;
   return `${elements(must(node.inputs[2], "updates").shape)} values into ${node.shape.join(" x ")}`;
 }
 
@@ -121,5 +125,12 @@ function fixedText({ node }: FixedKernel): string {
     const more = op === linearCrossEntropyOp ? "" : "; their exponentials times the block, for dx";
     return `all threads, by groups of tokens:\n  for blocks of ${vocabularyBlock} vocabulary rows:\n    logits of the block, running maximum and sum${more}; no tensor of all logits exists`;
   }
+  if (op === sparseDotOp) {
+    return "all threads, by tiles of tokens:\n  for entries in order:\n    a column of the tile times the entry, added to another; no dense matrix exists";
+  }
+  if (op === sampledDotOp) {
+    return "all threads, tile by tile of tokens, by entries:\n    a column of one tile times a column of the other, summed; no dense product exists";
+  }
+  if (!isScatter(op)) return "a kernel of its own";
   return "all threads, by columns:\n  for updates in order: their row of the base";
 }

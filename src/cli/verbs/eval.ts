@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { evaluate } from "../../index.js";
-import { bytes, whole } from "../format.js";
+import { bytes, measures, whole } from "../format.js";
 import { interruptible } from "../interrupt.js";
 import { Display, fetchProgress } from "../progress.js";
 import { defineVerb } from "../verb.js";
@@ -13,7 +13,7 @@ const phases: Readonly<Record<string, string>> = {
 
 export const evalVerb = defineVerb({
   name: "eval",
-  summary: "Measure loss and perplexity of a model on data",
+  summary: "Measure a model on data: loss and perplexity, or accuracy and the like of an encoder's task",
   description:
     "Measures on the held-out part of the data (--holdout, as in training), or on all of it where none is held out. " +
     "--steps limits the batches. The memory is that of the plan.",
@@ -45,13 +45,14 @@ export const evalVerb = defineVerb({
       ),
     );
     display.stop();
-    const { loss, perplexity, tokens, tokensPerSecond, peak, before } = result;
-    if (before !== undefined) {
-      terminal.print(`before  loss ${before.loss.toFixed(4)}  perplexity ${before.perplexity.toFixed(2)}`);
-    }
+    const { loss, tokens, tokensPerSecond, peak, before } = result;
+    if (before !== undefined) terminal.print(`before  loss ${before.loss.toFixed(4)}  ${measures(before)}`);
     const name = before === undefined ? "" : "after   ";
-    terminal.print(`${name}loss ${colors.bold(loss.toFixed(4))}  perplexity ${colors.bold(perplexity.toFixed(2))}`);
-    terminal.print(`${whole(tokens)} tokens, ${whole(tokensPerSecond)} a second, ${bytes(peak.planBytes)} at the peak`);
+    terminal.print(`${name}loss ${colors.bold(loss.toFixed(4))}  ${colors.bold(measures(result))}`);
+    const [counted, speed] = result.scores === undefined ? ["tokens", ""] : ["records", " tokens"];
+    terminal.print(
+      `${whole(tokens)} ${counted}, ${whole(tokensPerSecond)}${speed} a second, ${bytes(peak.planBytes)} at the peak`,
+    );
     terminal.result(result);
     return undefined;
   },

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { train } from "../../index.js";
-import type { TrainEvents, TrainResult } from "../../index.js";
-import { bytes, duration, percent, whole } from "../format.js";
+import type { RunConfig, TrainEvents, TrainResult } from "../../index.js";
+import { bytes, duration, measures, percent, whole } from "../format.js";
 import { interruptible } from "../interrupt.js";
 import { memoryView } from "../memory-view.js";
 import { Display, fetchProgress, StepProgress } from "../progress.js";
@@ -41,8 +41,8 @@ export function trainEvents(display: Display): TrainEvents {
     onStep: (event) => {
       steps.step(event);
     },
-    onEvaluate: ({ step, loss, perplexity }) => {
-      display.print(`step ${step}  held-out loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`);
+    onEvaluate: ({ step, loss, ...measured }) => {
+      display.print(`step ${step}  held-out loss ${loss.toFixed(4)}, ${measures(measured)}`);
     },
     onCheckpoint: ({ step, folder }) => {
       display.print(colors.dim(`step ${step}  checkpoint in ${folder}`));
@@ -108,7 +108,9 @@ export const trainVerb = defineVerb({
       printOutcome(result, terminal);
       terminal.result(outcomeJson(result));
       if (result.interrupted) return status.interrupted;
-      if (result.result !== undefined && config.adapter === undefined) printNext(config.model, result.result, terminal);
+      if (result.result !== undefined && config.adapter === undefined) {
+        printNext(config, { folder: result.result, tells: result.task !== undefined }, terminal);
+      }
       return status.ok;
     } finally {
       display.stop();
@@ -116,7 +118,12 @@ export const trainVerb = defineVerb({
   },
 });
 
-function printNext(model: string | undefined, result: string, terminal: Terminal): void {
-  const source = result.endsWith("adapter") ? `--model ${model ?? ""} --adapter ${result}` : `--model ${result}`;
-  terminal.print(terminal.colors.dim(`try it: thimble generate ${source} --prompt "..."`));
+function printNext(
+  { model, data }: Pick<RunConfig, "data"> & { readonly model?: string | undefined },
+  { folder, tells }: { readonly folder: string; readonly tells: boolean },
+  terminal: Terminal,
+): void {
+  const source = folder.endsWith("adapter") ? `--model ${model ?? ""} --adapter ${folder}` : `--model ${folder}`;
+  const next = tells ? `eval ${source} --data ${data.join(" --data ")}` : `generate ${source} --prompt "..."`;
+  terminal.print(terminal.colors.dim(`try it: thimble ${next}`));
 }

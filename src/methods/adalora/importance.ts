@@ -28,7 +28,9 @@ export function collectImportance(context: CollectContext, targets: readonly Ada
   const masks = context.variant === choosing ? maskAllBut(context.scalar("budget"), scores) : undefined;
   const values = new Map<string, Node>();
   targets.forEach(({ lambda, rank }, layer) => {
-    const { after } = must(context.tensors.get(lambda.name), lambda.name);
+    // Without an update, Λ of a layer that does not train is what it was: only a choice can change it.
+    const after = context.tensors.get(lambda.name)?.after ?? must(context.idle.get(lambda.name), lambda.name);
+    if (masks === undefined && context.idle.has(lambda.name)) return;
     const name = `${lambda.name}.masked`;
     const before = context.state(name, [rank, 1]);
     const chosen = masks && reshape(must(masks[layer], "mask"), [rank, 1]);
@@ -40,9 +42,16 @@ export function collectImportance(context: CollectContext, targets: readonly Ada
   return { values, states };
 }
 
-/** Sensitivity times uncertainty of each value of a tensor; both averages go on where the step's decays are not 0. */
+/**
+ * Sensitivity times uncertainty of each value of a tensor; both averages go on where the step's decays are not 0, and the
+ * tensor trains in the step.
+ */
 function importanceOf(context: CollectContext, { name, shape }: AdapterTensor, states: Map<string, Node>): Node {
-  const { gradient, after } = must(context.tensors.get(name), name);
+  const updated = context.tensors.get(name);
+  if (updated === undefined) {
+    return multiply(context.state(`${name}.sensitivity`, shape), context.state(`${name}.uncertainty`, shape));
+  }
+  const { gradient, after } = updated;
   const towards = (state: string, value: Node, gain: Node): Node => {
     const before = context.state(`${name}.${state}`, shape);
     const next = add(before, multiply(subtract(value, before), gain));

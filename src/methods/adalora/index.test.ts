@@ -76,6 +76,7 @@ class Collecting {
       graph: this.graph,
       variant,
       tensors: this.tensors,
+      idle: new Map(),
       state: (name, shape) => this.leaf(`state.${name}`, shape, states.get(name) ?? new Float32Array(elements(shape))),
       scalar: (name) => this.leaf(`scalar.${name}`, [], [must(scalars[name], name)]),
     };
@@ -288,7 +289,7 @@ describe("the run", () => {
   });
 
   test("takes the steps of the run where they are not given", () => {
-    const run = { steps: 40 };
+    const run = { steps: 40, length: 64 };
     expect(withRunDefaults({ id: "adalora", settings: {} }, run).settings).toEqual({ total_step: 40 });
     expect(withRunDefaults(adalora({ total_step: 7 }), run).settings).toEqual({ total_step: 7 });
     expect(withRunDefaults({ id: "lora", settings: { r: 2 } }, run).settings).toEqual({ r: 2 });

@@ -20,6 +20,7 @@ export const adalora = defineMethod({
   paper: "2303.10512",
   year: 2023,
   summary: "Trains low-rank corrections whose ranks move to the layers where they matter, within a falling budget.",
+  reduces: ["gradients", "states"],
   fills: ["linear", "scalars", "regularise", "collect", "steps", "export"],
   config: adaloraConfig,
   defaultsFor: ({ steps }) => ({ total_step: steps }),
@@ -32,10 +33,7 @@ export const adalora = defineMethod({
     return {
       id: "adalora",
       config,
-      claims: [
-        ...correctionClaims(targets),
-        { resource: "trainable-set", exclusive: true, reason: "scores the triplets of all layers in every step" },
-      ],
+      claims: correctionClaims(targets),
       slots: {
         linear: (context, spec, x, next) => {
           const target = byPath.get(spec.path);
@@ -51,6 +49,7 @@ export const adalora = defineMethod({
       },
       learningRate: 1e-3,
       saves: "adapter",
+      scales: true,
       adapters: targets.flatMap(({ a, b, lambda }) => [a, b, lambda]),
       peft: (tensors) => Promise.resolve(loraForm(model, targets, tensors)),
       merge: (spec, weights, tensors) => {
@@ -65,7 +64,7 @@ export const adalora = defineMethod({
 function delta(context: AdaptContext, target: AdaloraTarget, x: Node, dropout: number): Node {
   const dropped = dropInput(context, target.spec, x, dropout);
   const q = context.trainable(target.a);
-  const p = context.trainable(target.b);
+  const p = context.scaled(target.spec, context.trainable(target.b));
   const lambda = reshape(context.trainable(target.lambda), [1, target.rank]);
   return lowRankProduct(context.operand(target.spec, dropped), q, p, multiply(lambda, target.scale));
 }

@@ -8,6 +8,7 @@ export const full = defineMethod({
   paper: "1801.06146",
   year: 2018,
   summary: "Trains every tensor of the model: the most capacity and the most memory.",
+  reduces: [],
   fills: ["select"],
   config: z.strictObject({}),
   resolve: (config) => ({

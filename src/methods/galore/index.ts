@@ -29,6 +29,7 @@ export const galore = defineMethod({
   paper: "2403.03507",
   year: 2024,
   summary: "Trains every tensor, with the optimizer's states of linear layers in a low-rank subspace of the gradient.",
+  reduces: ["gradients", "states"],
   fills: ["select", "update", "steps"],
   config,
   resolve: (settings, model) => {

@@ -35,6 +35,7 @@ export function projected(rule: Optimizer, projection: Projection, scale: number
       return [...rule.states(within(parameter)), ...projectors, ...(master === undefined ? [] : [master])];
     },
     scalars: (step) => rule.scalars(step),
+    withStates: (settings) => projected(rule.withStates(settings), projection, scale, renew),
     rounds: (parameter) =>
       rule.rounds(within(parameter)) || (rule.rounds(parameter) && masterOf(parameter) === undefined),
     update: (args) => {

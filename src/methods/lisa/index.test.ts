@@ -59,7 +59,11 @@ describe("LISA", () => {
       [3, 1],
       [0, 2],
     ];
-    const at = (step: number): unknown => turnsOf((period) => must(periods[period], "period"), 10, step);
+    let draws = 0;
+    const at = turnsOf((period) => {
+      draws++;
+      return must(periods[period], "period");
+    }, 10);
     expect(at(9)).toEqual([
       { block: 0, since: 0 },
       { block: 1, since: 0 },
@@ -75,6 +79,12 @@ describe("LISA", () => {
     expect(at(30)).toEqual([
       { block: 0, since: 30 },
       { block: 2, since: 30 },
+    ]);
+    // One step after the other draws each period once; an earlier one starts over.
+    expect(draws).toBe(4);
+    expect(at(29)).toEqual([
+      { block: 3, since: 20 },
+      { block: 1, since: 0 },
     ]);
   });
 
@@ -97,7 +107,7 @@ describe("LISA", () => {
           const micro = Array.from({ length: accumulate }, (_, index) => trainingBatch(step * accumulate + index));
           await session.step(micro, { rate: 0.01, step });
           const active = must(options.methods?.turns, "turns")
-            .at(step, options.seed)
+            .at(step, options.seed, () => new Float32Array(0))
             .map(({ block }) => block);
           for (const { name, block } of model.parameters) {
             const same = Buffer.compare(session.bytes(name), must(before.get(name), name)) === 0;

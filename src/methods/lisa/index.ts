@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ThimbleError } from "../../errors.js";
 import { defineMethod } from "../define.js";
-import type { Turns } from "../types.js";
+import type { Turn, Turns } from "../types.js";
 import { drawBlocks, turnsOf } from "./turns.js";
 
 const config = z.strictObject({
@@ -20,6 +20,7 @@ export const lisa = defineMethod({
   paper: "2403.17919",
   year: 2024,
   summary: "Full tuning of a few randomly drawn blocks at a time, beside embeddings and output layer.",
+  reduces: ["gradients", "states", "activations"],
   fills: ["select", "turns"],
   config,
   resolve: (settings, model) => {
@@ -31,9 +32,16 @@ export const lisa = defineMethod({
         expected: `1 to ${model.blocks}`,
       });
     }
+    let drawn: { readonly seed: number; readonly at: (step: number) => readonly Turn[] } | undefined;
     const turns: Turns = {
       count,
-      at: (step, seed) => turnsOf((period) => drawBlocks(model.blocks, count, period, seed), interval, step),
+      states: "turn",
+      at: (step, seed) => {
+        if (drawn?.seed !== seed) {
+          drawn = { seed, at: turnsOf((period) => drawBlocks(model.blocks, count, period, seed), interval) };
+        }
+        return drawn.at(step);
+      },
     };
     const own = {
       id: "lisa",

@@ -10,17 +10,29 @@ export function drawBlocks(blocks: number, count: number, period: number, seed: 
 /**
  * Who has which turn in a step, when `draw` gives the blocks of each period of `interval` steps. A block that is drawn
  * again keeps its turn, and with it its states; the others take the turns that are free, in the order in which they
- * were drawn.
+ * were drawn. What it returns answers by the number of the step; since a run asks for one after the other, it goes on
+ * from its last answer where it can, and else from the first period.
  */
-export function turnsOf(draw: (period: number) => readonly number[], interval: number, step: number): Turn[] {
-  let turns: Turn[] = draw(0).map((block) => ({ block, since: 0 }));
-  for (let period = 1; period <= Math.floor(step / interval); period++) {
+export function turnsOf(
+  draw: (period: number) => readonly number[],
+  interval: number,
+): (step: number) => readonly Turn[] {
+  const start = { period: 0, turns: draw(0).map((block): Turn => ({ block, since: 0 })) };
+  let last = start;
+  return (step) => {
+    const wanted = Math.floor(step / interval);
+    if (last.period > wanted) last = start;
+    while (last.period < wanted) last = next(last.turns, last.period + 1);
+    return last.turns;
+  };
+
+  function next(turns: readonly Turn[], period: number): typeof start {
     const drawn = draw(period);
     const fresh = drawn.filter((block) => !turns.some((turn) => turn.block === block));
-    let next = 0;
-    turns = turns.map((turn) =>
-      drawn.includes(turn.block) ? turn : { block: must(fresh[next++], "a drawn block"), since: period * interval },
+    let taken = 0;
+    const changed = turns.map((turn) =>
+      drawn.includes(turn.block) ? turn : { block: must(fresh[taken++], "a drawn block"), since: period * interval },
     );
+    return { period, turns: changed };
   }
-  return turns;
 }

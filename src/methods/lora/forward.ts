@@ -16,7 +16,7 @@ export function loraForward(
   const { spec, scale, magnitude } = target;
   const dropped = dropInput(context, spec, x, config.dropout);
   const a = context.trainable(target.a);
-  const b = context.trainable(target.b);
+  const b = context.scaled(spec, context.trainable(target.b));
   const delta = lowRankProduct(context.operand(spec, dropped), a, b, scale);
   const base = next(x);
   if (magnitude === undefined) return add(base, delta);

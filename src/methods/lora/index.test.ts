@@ -100,6 +100,15 @@ function oneLayer(dtype: "f32" | "bf16", more: Record<string, unknown>) {
       throw new Error("not in training");
     },
     dropout: (value) => value,
+    scaled: (_spec, value) => value,
+    moving: () => {
+      throw new Error("nothing moves");
+    },
+    variant: "",
+    probe: () => undefined,
+    beside: () => {
+      throw new Error("nothing is beside one layer");
+    },
   };
   const y = composed.linear(context, spec, x, (value) => dot(value, w, { transposeB: true }));
   const a = must(adapters.get("l.lora_A.weight"), "A");

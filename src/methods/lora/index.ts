@@ -18,6 +18,7 @@ export const lora = defineMethod({
   paper: "2106.09685",
   year: 2021,
   summary: "Freezes the model and trains a low-rank correction of each chosen linear layer.",
+  reduces: ["gradients", "states"],
   fills: ["prepare", "linear", "export"],
   config: loraConfig,
   resolve: (config, model) => resolveLora(config, model),
@@ -41,6 +42,7 @@ export function resolveLora(config: LoraConfig, model: ModelDefinition, owner = 
     },
     learningRate: 2e-4,
     saves: "adapter",
+    scales: true,
     adapters: targets.flatMap(tensorsOf),
     peft: (tensors, context) => peftForm(config, model, targets, tensors, context),
     merge: (spec, weight, tensors) => {

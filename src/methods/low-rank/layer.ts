@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { blockOf } from "../../models/parameters.js";
 import type { LinearSpec } from "../../models/types.js";
 import type { AdapterTensor, Initial } from "../types.js";
 
@@ -40,8 +41,8 @@ export function uniformStart({ inputs }: LinearSpec): Initial {
 }
 
 /** What is common to the trained tensors of a layer: f32, of the layer's block, at the run's learning rate. */
-export function tensorDefaults({ block }: LinearSpec): Omit<AdapterTensor, "name" | "shape" | "initial"> {
-  return { dtype: "f32", rateFactor: 1, decay: true, block };
+export function tensorDefaults(spec: LinearSpec): Omit<AdapterTensor, "name" | "shape" | "initial"> {
+  return { dtype: "f32", rateFactor: 1, decay: true, ...blockOf(spec) };
 }
 
 /** A [r, in] and B [out, r] under PEFT's names. */

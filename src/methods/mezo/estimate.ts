@@ -20,10 +20,20 @@ function noiseOf({ key, step }: EstimateContext, { node, stream }: TrainableLeaf
   return normalFrom(randomBits(key, stream, step, node.shape, 1 + direction));
 }
 
+/** `from` + scale Z in f32. */
+function shifted(context: EstimateContext, tensor: TrainableLeaf, from: Node, scale: number, direction: number): Node {
+  return add(cast(from, "f32"), multiply(noiseOf(context, tensor, direction), scale));
+}
+
 /** `from` + scale Z, of the tensor's own type. */
 function moved(context: EstimateContext, tensor: TrainableLeaf, from: Node, scale: number, direction: number): Node {
-  const noise = noiseOf(context, tensor, direction);
-  return cast(add(cast(from, "f32"), multiply(noise, scale)), from.dtype);
+  return cast(shifted(context, tensor, from, scale, direction), from.dtype);
+}
+
+/** `from` + scale Z as the model computes with it: of the tensor's own type only where that is the activations'. */
+function seen(context: EstimateContext, tensor: TrainableLeaf, scale: number, direction: number): Node {
+  const { dtype } = tensor.node;
+  return cast(shifted(context, tensor, tensor.node, scale, direction), dtype === context.activation ? dtype : "f32");
 }
 
 interface Losses {
@@ -37,7 +47,7 @@ interface Losses {
 function virtualLosses(context: EstimateContext, { epsilon, directions }: SpsaSettings): Losses {
   const phases: Phase[] = [];
   const at = (direction: number, scale: number, name: string): Node => {
-    const loss = context.loss({ read: (tensor) => moved(context, tensor, tensor.node, scale, direction) });
+    const loss = context.loss({ read: (tensor) => seen(context, tensor, scale, direction) });
     // A phase each, so that values of one pass are not kept for the other.
     phases.push({ assignments: [], outputs: { [`${name}${direction}`]: loss } });
     return loss;
@@ -51,8 +61,10 @@ function virtualLosses(context: EstimateContext, { epsilon, directions }: SpsaSe
 
 /** The weights themselves are moved: to theta + eps Z, to theta - eps Z, and back together with the next change. */
 function inPlaceLosses(context: EstimateContext, { epsilon, directions }: SpsaSettings): Losses {
-  const version = (tensor: TrainableLeaf, number: number): Node =>
-    leaf(context.graph, { ...leafAttributes(tensor.node), version: number });
+  const version = (tensor: TrainableLeaf, number: number): Node => {
+    const attributes = leafAttributes(tensor.node);
+    return leaf(context.graph, { ...attributes, version: attributes.version + number });
+  };
   const restored = (tensor: TrainableLeaf, done: number): Node =>
     done === 0 ? tensor.node : moved(context, tensor, version(tensor, 2 * done), epsilon, done - 1);
   const read = (number: number): Node => context.loss({ read: (tensor) => version(tensor, number) });
@@ -101,7 +113,7 @@ export function spsa(settings: SpsaSettings): (context: EstimateContext) => Esti
         value: subtract(above, below),
       })),
       ...(restored === undefined ? {} : { restored }),
-      finish: (sums) => finish(context, settings, sums),
+      finish: (sums, step = context.step) => finish({ ...context, step }, settings, sums),
     };
   };
 }

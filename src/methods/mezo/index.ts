@@ -15,6 +15,7 @@ export const mezo = defineMethod({
   paper: "2305.17333",
   year: 2023,
   summary: "Trains with forward passes alone: no gradients, no saved values, no optimizer states.",
+  reduces: ["gradients", "states", "activations"],
   fills: ["estimate", "select"],
   config: z.strictObject({
     epsilon: z.number().positive().max(1).default(1e-3).describe("Size of the perturbation of every weight"),

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { ThimbleError } from "../../errors.js";
+import { blockOf } from "../../models/parameters.js";
 import type { LinearSpec } from "../../models/types.js";
 import { targetSettings } from "../targets.js";
 import type { AdapterTensor, FixedTensor } from "../types.js";
@@ -27,7 +28,7 @@ export interface PacaTarget {
 
 /** A layer's tensors, or a refusal where it has too few inputs. */
 export function targetOf({ r, alpha }: PacaConfig, spec: LinearSpec): PacaTarget {
-  const { path, inputs, outputs, block } = spec;
+  const { path, inputs, outputs } = spec;
   if (r > inputs) {
     throw new ThimbleError("paca-columns", "A layer has fewer inputs than columns are to train", {
       where: "paca.r",
@@ -45,7 +46,7 @@ export function targetOf({ r, alpha }: PacaConfig, spec: LinearSpec): PacaTarget
       initial: { kind: "zeros" },
       rateFactor: 1,
       decay: true,
-      block,
+      ...blockOf(spec),
     },
     columns: { name: `${path}.paca_indices`, shape: [r], dtype: "i32" },
     places: { name: `${path}.paca_places`, shape: [inputs], dtype: "i32" },

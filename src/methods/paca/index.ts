@@ -14,6 +14,7 @@ export const paca = defineMethod({
   paper: "2503.01905",
   year: 2025,
   summary: "Trains randomly chosen input columns of each linear layer; of its input only these are kept for backward.",
+  reduces: ["gradients", "states", "activations"],
   fills: ["prepare", "linear", "export"],
   config: pacaConfig,
   resolve: (settings, model) => {
@@ -50,12 +51,15 @@ export const paca = defineMethod({
           const scaled = cast(multiply(cast(taken, "f32"), target.scale), x.dtype);
           return add(
             next(x),
-            dot(context.operand(spec, scaled), cast(context.trainable(target.delta), x.dtype), { transposeB: true }),
+            dot(context.operand(spec, scaled), cast(context.scaled(spec, context.trainable(target.delta)), x.dtype), {
+              transposeB: true,
+            }),
           );
         },
       },
       learningRate: 1e-4,
       saves: "adapter",
+      scales: true,
       adapters: targets.map(({ delta }) => delta),
       peft: (values) => Promise.resolve(selectorForm(settings, model, targets, values)),
       merge: (spec, weight, values) => {

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { must, ThimbleError } from "../../errors.js";
 import type { Node } from "../../ir/node.js";
-import { weightOf } from "../../models/parameters.js";
+import { blockOf, weightOf } from "../../models/parameters.js";
 import type { LinearSpec } from "../../models/types.js";
 import { add, cast, multiply } from "../../ops/arithmetic.js";
 import { dot } from "../../ops/dot.js";
@@ -51,6 +51,7 @@ export const peqa = defineMethod({
   paper: "2305.14152",
   year: 2023,
   summary: "Packs linear layers into integers of 2, 3, 4 or 8 bits and trains one scale an output channel or group.",
+  reduces: ["weights", "gradients", "states"],
   fills: ["format", "prepare", "linear", "update"],
   config,
   resolve: (settings, model) => {
@@ -123,7 +124,7 @@ function forward(context: AdaptContext, target: PeqaTarget, x: Node, next: (x: N
 }
 
 function targetOf({ bits, group_size: size, decay_scales: decay }: PeqaConfig, spec: LinearSpec): PeqaTarget {
-  const { path, inputs, outputs, block, transposed } = spec;
+  const { path, inputs, outputs, transposed } = spec;
   const group = size === -1 ? inputs : size;
   if (transposed || group < 1 || inputs % group !== 0 || group % 8 !== 0) {
     throw new ThimbleError("peqa-group", "A layer cannot be divided into groups of this size", {
@@ -137,7 +138,8 @@ function targetOf({ bits, group_size: size, decay_scales: decay }: PeqaConfig, s
   }
   const name = `${path}.peqa_scales`;
   const shape = [outputs, inputs / group];
-  const scales = { name, shape, dtype: "f32", initial: { kind: "prepared" }, rateFactor: 1, decay, block } as const;
+  const common = { dtype: "f32", initial: { kind: "prepared" }, rateFactor: 1, decay, ...blockOf(spec) } as const;
+  const scales = { name, shape, ...common };
   return { spec, group, bits, scales };
 }
 

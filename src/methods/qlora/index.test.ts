@@ -157,6 +157,15 @@ describe("the maths", () => {
         throw new Error("not in training");
       },
       dropout: (value) => value,
+      scaled: (_spec, value) => value,
+      moving: () => {
+        throw new Error("nothing moves");
+      },
+      variant: "",
+      probe: () => undefined,
+      beside: () => {
+        throw new Error("nothing is beside one layer");
+      },
     };
     const y = composed.linear(context, spec, x, (value) => dot(value, packed, { transposeB: true }));
     const [a, b] = ["l.lora_A.weight", "l.lora_B.weight"].map((name) => must(adapters.get(name), name)) as [Node, Node];

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { weightOf } from "../../models/parameters.js";
-import type { LinearSpec } from "../../models/types.js";
+import type { LinearSpec, ParameterSpec } from "../../models/types.js";
 import { fourBitId } from "../../storage/four-bit.js";
 import { fourBitBlocks, fourBitTypes } from "../../storage/four-bit-levels.js";
 import { defineMethod } from "../define.js";
@@ -17,6 +17,10 @@ const qloraConfig = z.strictObject({
     .describe("Code of the packed weights: levels for normally distributed weights, or a 4-bit float"),
   blocksize: z.literal(fourBitBlocks).default(64).describe("Neighbouring weights that share a scale"),
   double_quant: z.boolean().default(true).describe("Store the scales in 8 bits too"),
+  adapter: z
+    .boolean()
+    .default(true)
+    .describe("Train a low-rank correction; false = pack the base alone, under what other methods train"),
   ...loraConfig.shape,
   r: loraConfig.shape.r.default(64),
   alpha: loraConfig.shape.alpha.default(16),
@@ -33,10 +37,10 @@ export const qlora = defineMethod({
   paper: "2305.14314",
   year: 2023,
   summary: "Packs the frozen linear layers into 4 bits a weight and trains a low-rank correction of them.",
+  reduces: ["weights", "gradients", "states"],
   fills: ["format", "prepare", "linear", "export"],
   config: qloraConfig,
   resolve: (config, model) => {
-    const lora = resolveLora(config, model, "qlora");
     const packed = model.linears.filter(isPacked).map((spec) => weightOf(spec).name);
     const id = fourBitId({ type: config.quant_type, blocksize: config.blocksize, double: config.double_quant });
     const names = new Set(packed);
@@ -46,11 +50,10 @@ export const qlora = defineMethod({
       tensors: packed,
       reason: "packs them into 4 bits",
     };
-    return {
-      ...lora,
-      claims: [...lora.claims, claim],
-      slots: { ...lora.slots, format: ({ name }) => (names.has(name) ? id : undefined) },
-    };
+    const format = ({ name }: ParameterSpec): string | undefined => (names.has(name) ? id : undefined);
+    if (!config.adapter) return { id: "qlora", config, claims: [claim], slots: { format }, adapters: [] };
+    const lora = resolveLora(config, model, "qlora");
+    return { ...lora, claims: [...lora.claims, claim], slots: { ...lora.slots, format } };
   },
 });
 

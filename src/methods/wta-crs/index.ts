@@ -35,6 +35,7 @@ export const wtaCrs = defineMethod({
   paper: "2305.15265",
   year: 2023,
   summary: "Keeps a sample of each layer's input rows for backward: unbiased weight gradients from fewer saved values.",
+  reduces: ["activations"],
   fills: ["saved"],
   companions: ["lora"],
   config,

@@ -9,7 +9,9 @@ import {
 import type { OpDefinition } from "../../ir/op.js";
 import { elements } from "../../ir/shape.js";
 import { cumulativeSumOp } from "../../ops/cumulative-sum.js";
-import { scatterAddOp, scatterWriteOp } from "../../ops/gather.js";
+import { scatterAddOp, scatterMaximumOp, scatterWriteOp } from "../../ops/gather.js";
+import { exchangeSlotsOp, matchPlacesOp, topOuterOp } from "../../ops/index-set.js";
+import { sampledDotOp, sparseAttributes, sparseDotOp } from "../../ops/sparse.js";
 import { symmetricEigenOp } from "../../ops/symmetric-eigen.js";
 import type { TopKOptions } from "../../ops/top-k.js";
 import { topKOp } from "../../ops/top-k.js";
@@ -30,9 +32,31 @@ import {
 } from "./cross-entropy.js";
 import { cumulativeSumWords, renderCumulativeSum } from "./cumulative-sum.js";
 import type { GeneratedKernel } from "./entries.js";
+import type { ExchangeArguments, MatchArguments, TopOuterArguments } from "./index-set.js";
+import {
+  exchangeWords,
+  exchangeWorkspace,
+  matchWords,
+  matchWorkspace,
+  renderExchange,
+  renderMatch,
+  renderTopOuter,
+  topOuterWords,
+  topOuterWorkspace,
+} from "./index-set.js";
 import { denseType, sizeAt, storageForm } from "./lower-operand.js";
 import { renderFill } from "./operand-fill.js";
+import type { ScatterSpec } from "./scatter.js";
 import { renderScatter, scatterWords } from "./scatter.js";
+import type { SampledDotArguments, SparseDotArguments } from "./sparse.js";
+import {
+  renderSampledDot,
+  renderSparseDot,
+  sampledDotWords,
+  sampledDotWorkspace,
+  sparseDotWords,
+  sparseDotWorkspace,
+} from "./sparse.js";
 import { eigenWords, eigenWorkspace, renderSymmetricEigen } from "./symmetric-eigen.js";
 import { renderTopK, topKWords, topKWorkspace } from "./top-k.js";
 
@@ -183,9 +207,15 @@ function lowerCrossEntropy(kernel: FixedKernel, threads: number): LoweredKernel 
   };
 }
 
+const scatterModes = new Map<OpDefinition, ScatterSpec["mode"]>([
+  [scatterAddOp, "add"],
+  [scatterWriteOp, "write"],
+  [scatterMaximumOp, "maximum"],
+]);
+
 function lowerScatter(kernel: FixedKernel): LoweredKernel {
   const [base, ids, updates] = kernel.node.inputs as [Node, Node, Node];
-  const mode = kernel.node.op === scatterAddOp ? "add" : "write";
+  const mode = must(scatterModes.get(kernel.node.op), "mode of a scatter");
   const input = (node: Node): SymbolicWord => inputWord(kernel, node);
   const words = scatterWords<SymbolicWord>({
     output: { output: 0 },
@@ -248,6 +278,72 @@ function lowerSymmetricEigen(kernel: FixedKernel): LoweredKernel {
   };
 }
 
+function lowerSparseDot(kernel: FixedKernel, threads: number): LoweredKernel {
+  const { node } = kernel;
+  const [x, places, values] = node.inputs as [Node, Node, Node];
+  const { transpose, ...size } = sparseAttributes(node.attributes);
+  const count = elements(places.shape);
+  const words: SparseDotArguments<SymbolicWord> = {
+    ...{ x: inputWord(kernel, x), places: inputWord(kernel, places), values: inputWord(kernel, values) },
+    ...{ output: { output: 0 }, workspace, tokens: sizeAt(x, 0), ...size, count },
+  };
+  return {
+    generated: renderSparseDot(denseType(x), transpose),
+    words: sparseDotWords(words),
+    workspaceBytes: sparseDotWorkspace(size, count, threads),
+    inPlace: [absent],
+  };
+}
+
+function lowerSampledDot(kernel: FixedKernel): LoweredKernel {
+  const [a, b, places] = kernel.node.inputs as [Node, Node, Node];
+  const size = { rows: sizeAt(a, 1), columns: sizeAt(b, 1) };
+  const words: SampledDotArguments<SymbolicWord> = {
+    ...{ a: inputWord(kernel, a), b: inputWord(kernel, b), places: inputWord(kernel, places) },
+    ...{ output: { output: 0 }, workspace, tokens: sizeAt(a, 0), ...size, count: elements(places.shape) },
+  };
+  return {
+    generated: renderSampledDot(denseType(a), denseType(b)),
+    words: sampledDotWords(words),
+    workspaceBytes: sampledDotWorkspace(size),
+    inPlace: [absent],
+  };
+}
+
+function lowerMatch(kernel: FixedKernel): LoweredKernel {
+  const [keys, queries] = kernel.node.inputs as [Node, Node];
+  const [keyCount, queryCount] = [elements(keys.shape), elements(queries.shape)];
+  const words: MatchArguments<SymbolicWord> = {
+    ...{ keys: inputWord(kernel, keys), queries: inputWord(kernel, queries), output: { output: 0 } },
+    ...{ workspace, keyCount, queryCount },
+  };
+  const workspaceBytes = matchWorkspace(keyCount);
+  return { generated: renderMatch(), words: matchWords(words), workspaceBytes, inPlace: [absent] };
+}
+
+function lowerExchange(kernel: FixedKernel): LoweredKernel {
+  const [leaving, arriving, slots, limit] = kernel.node.inputs as [Node, Node, Node, Node];
+  const [slotCount, candidateCount] = [elements(leaving.shape), elements(arriving.shape)];
+  const words: ExchangeArguments<SymbolicWord> = {
+    ...{ leaving: inputWord(kernel, leaving), arriving: inputWord(kernel, arriving), slots: inputWord(kernel, slots) },
+    ...{ limit: inputWord(kernel, limit), output: { output: 0 }, workspace, slotCount, candidateCount },
+  };
+  const workspaceBytes = exchangeWorkspace(slotCount);
+  return { generated: renderExchange(), words: exchangeWords(words), workspaceBytes, inPlace: [absent] };
+}
+
+function lowerTopOuter(kernel: FixedKernel): LoweredKernel {
+  const [rows, columns, taken, limit] = kernel.node.inputs as [Node, Node, Node, Node];
+  const [rowCount, columnCount, takenCount] = [elements(rows.shape), elements(columns.shape), elements(taken.shape)];
+  const words: TopOuterArguments<SymbolicWord> = {
+    ...{ rows: inputWord(kernel, rows), columns: inputWord(kernel, columns), taken: inputWord(kernel, taken) },
+    ...{ limit: inputWord(kernel, limit), output: { output: 0 }, workspace, rowCount, columnCount, takenCount },
+    count: elements(kernel.node.shape),
+  };
+  const workspaceBytes = topOuterWorkspace(rowCount, columnCount, takenCount);
+  return { generated: renderTopOuter(), words: topOuterWords(words), workspaceBytes, inPlace: [absent] };
+}
+
 /** The hand-made kernels, by op. */
 const lowerings = new Map<OpDefinition, (kernel: FixedKernel, threads: number) => LoweredKernel>([
   [attentionOp, lowerAttention],
@@ -257,6 +353,12 @@ const lowerings = new Map<OpDefinition, (kernel: FixedKernel, threads: number) =
   [linearCrossEntropyWeightGradientOp, lowerCrossEntropy],
   [scatterAddOp, lowerScatter],
   [scatterWriteOp, lowerScatter],
+  [scatterMaximumOp, lowerScatter],
+  [sparseDotOp, lowerSparseDot],
+  [sampledDotOp, lowerSampledDot],
+  [matchPlacesOp, lowerMatch],
+  [exchangeSlotsOp, lowerExchange],
+  [topOuterOp, lowerTopOuter],
   [topKOp, lowerTopK],
   [symmetricEigenOp, lowerSymmetricEigen],
   [cumulativeSumOp, lowerCumulativeSum],

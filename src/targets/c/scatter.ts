@@ -2,8 +2,8 @@ import type { KernelSource } from "./contraction-types.js";
 
 export interface ScatterSpec {
   readonly dtype: "f32" | "bf16";
-  /** `add` sums updates into rows (f32 only); `write` replaces rows. */
-  readonly mode: "add" | "write";
+  /** `add` sums updates into rows, `maximum` raises rows to them (f32 only); `write` replaces rows. */
+  readonly mode: "add" | "write" | "maximum";
 }
 
 export interface ScatterArguments<Word> {
@@ -23,16 +23,17 @@ export function scatterWords<Word>(args: ScatterArguments<Word>): Word[] {
 }
 
 /**
- * output = base with updates [count, width] added to (or written over) the rows that `ids` name. Threads own columns,
+ * output = base with updates [count, width] added to (or written over, or raising) the rows that `ids` name. Threads own columns,
  * so rows are visited in the order of the ids whatever their number. In place where output and base are the same.
  */
 export function renderScatter({ dtype, mode }: ScatterSpec): KernelSource {
   const type = dtype === "f32" ? "float" : "uint16_t";
   const name = `scatter_${mode}_${dtype}`;
-  const body =
-    mode === "add"
-      ? "for (int64_t c = first; c < last; c++) target[c] += source[c];"
-      : "memcpy(target + first, source + first, (size_t)(last - first) * sizeof *target);";
+  const body = {
+    add: "for (int64_t c = first; c < last; c++) target[c] += source[c];",
+    maximum: "for (int64_t c = first; c < last; c++) target[c] = source[c] > target[c] ? source[c] : target[c];",
+    write: "memcpy(target + first, source + first, (size_t)(last - first) * sizeof *target);",
+  }[mode];
   const source = `
 void ${name}(const int64_t* a, Context* context) {
   ${type}* output = (${type}*)a[0];

@@ -38,6 +38,23 @@ describe("linear indices", () => {
   });
 });
 
+describe("what was divided", () => {
+  const parts = (): { quotient: Linear; remainder: Linear } => divideIndex(sum(5, 3, 2), 7, () => undefined);
+
+  it("is itself again where quotient and remainder are put together", () => {
+    const { quotient, remainder } = parts();
+    expect(linearKey(addScaled(constantIndex(1), addScaled(remainder, quotient, 7), 2))).toBe(
+      linearKey(addScaled(constantIndex(1), sum(5, 3, 2), 2)),
+    );
+  });
+
+  it("stays divided under any other factor", () => {
+    const { quotient, remainder } = parts();
+    const kinds = addScaled(remainder, quotient, 6).terms.map(({ atom }) => atom.kind);
+    expect(kinds).toEqual(["quotient", "remainder"]);
+  });
+});
+
 describe("refinements of axes", () => {
   it("keep the inner loop of equal parts in common", () => {
     const refinement = new Refinement();

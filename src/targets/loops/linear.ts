@@ -20,7 +20,20 @@ export function addScaled(a: Linear, b: Linear, factor = 1): Linear {
   }
   const kept = [...terms.values()].filter((term) => term.coefficient !== 0);
   kept.sort((x, y) => (x.atom.name < y.atom.name ? -1 : 1));
-  return { constant: a.constant + factor * b.constant, terms: kept };
+  return rejoined({ constant: a.constant + factor * b.constant, terms: kept });
+}
+
+/** Quotient times divisor plus remainder are what was divided: a matrix read in groups that straddle its rows. */
+function rejoined(linear: Linear): Linear {
+  for (const { atom, coefficient } of linear.terms) {
+    if (atom.kind !== "remainder") continue;
+    const whole = divided("quotient", atom.of, atom.by).name;
+    const quotient = linear.terms.find((term) => term.atom.name === whole);
+    if (quotient?.coefficient !== coefficient * atom.by) continue;
+    const others = linear.terms.filter((term) => term.atom !== atom && term !== quotient);
+    return addScaled({ constant: linear.constant, terms: others }, atom.of, coefficient);
+  }
+  return linear;
 }
 
 export function shifted(a: Linear, by: number): Linear {

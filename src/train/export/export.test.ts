@@ -182,7 +182,13 @@ it("a merge reads one tensor at a time, and leaves what no method touches", asyn
   const methods = await import("../run-methods.js").then(({ composeAdapter }) =>
     composeAdapter(place("run"), definition),
   );
-  const source = await mergedTensors(definition, weights, methods.methods, methods.adapter?.tensors ?? new Map(), 0);
+  const source = await mergedTensors(
+    definition,
+    weights,
+    methods.methods,
+    methods.adapter ?? { tensors: new Map() },
+    0,
+  );
   for (const parameter of definition.parameters) {
     const [merged, base] = [await source.read(parameter), await readWeight(weights, parameter.name)];
     const changed = merged.some((value, index) => value !== base[index]);

@@ -15,6 +15,7 @@ import { writeGgufModel } from "./gguf.js";
 import type { DenseType } from "./hugging-face.js";
 import { writeHuggingFace } from "./hugging-face.js";
 import { modelfile } from "./modelfile.js";
+import { headTensors, writeTask } from "./task-head.js";
 import type { TensorSource } from "./tensor-source.js";
 import { baseTensors, exportContext, mergedTensors } from "./tensor-source.js";
 
@@ -48,8 +49,9 @@ export async function exportModel(config: RunConfig, options: ExportOptions): Pr
   const { format, out } = options;
   await refuseUsed(out);
   refuseType(options);
-  const model = await openRunModel(config.model, { progress: options.progress });
+  const model = await openRunModel(config.model, { progress: options.progress, run: config });
   try {
+    refuseTask(model, format);
     const run = config.adapter === undefined ? undefined : await composeAdapter(config.adapter, model.files.definition);
     const made = join(dirname(out), `.${basename(out)}.unfinished-${process.pid}`);
     try {
@@ -104,7 +106,17 @@ async function tensorsOf(
   const { definition, weights } = model.files;
   const adapter = run?.adapter;
   if (run === undefined || adapter === undefined) return baseTensors(weights);
-  return mergedTensors(definition, weights, run.methods, adapter.tensors, seed, folder);
+  return mergedTensors(definition, weights, run.methods, adapter, seed, folder);
+}
+
+/** llama.cpp's readers of such models know no heads of tasks. */
+function refuseTask({ files }: OpenedModel, format: ExportFormat): void {
+  if (format !== "gguf" || files.definition.task === undefined) return;
+  throw new ThimbleError("export-format", "A model with the head of a task is not written as GGUF", {
+    given: files.definition.family,
+    expected: "--format safetensors, or peft",
+    fix: "Export it as safetensors, which transformers reads.",
+  });
 }
 
 async function writeMerged(
@@ -138,6 +150,13 @@ async function writeAdapterAlone(
 ): Promise<void> {
   const adapter = run?.adapter;
   const peft = run?.methods.peft;
+  if (adapter !== undefined && peft === undefined) {
+    throw new ThimbleError("export-peft", "PEFT has no form for what the adapter computes", {
+      where: "--adapter",
+      given: run?.selections.map(({ id }) => id).join(", ") ?? "",
+      fix: "Take the adapter's folder as it is: Thimble evaluates and generates with it.",
+    });
+  }
   if (adapter === undefined || peft === undefined) {
     throw new ThimbleError("export-adapter", "There is no adapter to export", {
       where: "--adapter",
@@ -145,5 +164,9 @@ async function writeAdapterAlone(
     });
   }
   const form = await peft(adapter.tensors, exportContext(model.files.weights, seed));
-  await writePeft(folder, portable ? portableForm(form) : form, { baseModel: adapter.baseModel ?? model.name });
+  const { definition } = model.files;
+  const head = headTensors(definition, (name) => adapter.tensors.get(name));
+  await writeTask(folder, definition);
+  const origin = { baseModel: adapter.baseModel ?? model.name, ...(head === undefined ? {} : { head }) };
+  await writePeft(folder, portable ? portableForm(form) : form, origin);
 }

@@ -62,7 +62,7 @@ test.each([
       methods.adapters.map(({ name, shape }) => [name, new Float32Array(elements(shape)).fill(0.01)]),
     );
     const weights = new Counted();
-    const source = await mergedTensors(definition, weights, methods, adapter, 0, folder);
+    const source = await mergedTensors(definition, weights, methods, { tensors: adapter }, 0, folder);
     const tensors = definition.parameters.map((parameter) => ({
       name: parameter.name,
       type: "f32",

@@ -1,41 +1,56 @@
 import { join } from "node:path";
-import { ThimbleError } from "../../errors.js";
+import { must } from "../../errors.js";
+import { writeAdapterFolder } from "../../io/adapter.js";
 import { writePeft } from "../../io/peft.js";
-import type { ComposedMethods } from "../../methods/compose.js";
-import type { HostTensors } from "../../methods/types.js";
+import type { Shape } from "../../ir/shape.js";
+import type { ComposedMethods, MethodSelection } from "../../methods/compose.js";
+import { computes } from "../../methods/compose.js";
 import type { Session } from "../../session/types.js";
 import type { OpenedModel } from "../model.js";
 import { writeGgufModel } from "./gguf.js";
 import { writeHuggingFace } from "./hugging-face.js";
-import { exportContext, sessionTensors, trainedTensors } from "./tensor-source.js";
+import { headTensors, writeTask } from "./task-head.js";
+import { adapterIntegers, exportContext, readTensor, sessionTensors, trainedTensors } from "./tensor-source.js";
 
-/** Writes an adapter as a PEFT folder over the model's original checkpoint. */
-export async function writeAdapter(
-  folder: string,
-  methods: ComposedMethods,
-  tensors: HostTensors,
-  model: OpenedModel,
-  seed: number,
-): Promise<void> {
-  if (methods.peft === undefined) {
-    throw new ThimbleError("export-peft", "These methods together have no form that PEFT knows", {
-      given: methods.methods.map(({ id }) => id).join(", "),
-      fix: "Merge them into the base instead.",
-    });
-  }
-  const form = await methods.peft(tensors, exportContext(model.files.weights, seed));
-  await writePeft(folder, form, { baseModel: model.name });
-}
-
-/** The result of a run that trained an adapter. */
-export function saveAdapter(
+/**
+ * The result of a run that trained an adapter: a PEFT folder over the model's original checkpoint where PEFT knows the
+ * methods, and the methods' tensors under their own names otherwise.
+ */
+export async function saveAdapter(
   session: Session,
   methods: ComposedMethods,
   model: OpenedModel,
   seed: number,
   folder: string,
 ): Promise<void> {
-  return writeAdapter(folder, methods, trainedTensors(session, methods), model, seed);
+  const trained = trainedTensors(session, methods);
+  const { definition } = model.files;
+  const head = headTensors(definition, (name) => readTensor(session, name));
+  await writeTask(folder, definition);
+  const origin = { baseModel: model.name, ...(head === undefined ? {} : { head }) };
+  if (methods.peft !== undefined) {
+    const form = await methods.peft(trained, exportContext(model.files.weights, seed));
+    await writePeft(folder, form, origin);
+    return;
+  }
+  const parts = [...trained].map(([name, data]) => ({ name, shape: shapeOf(session, name), data }));
+  const integers = [...adapterIntegers(session, methods)].map(([name, data]) => {
+    return { name, shape: shapeOf(session, name), data };
+  });
+  const whole = [...(head ?? [])].map(([name, tensor]) => ({ name, ...tensor }));
+  await writeAdapterFolder(folder, inference(methods), [...parts, ...integers, ...whole], origin);
+}
+
+function shapeOf(session: Pick<Session, "tensors">, name: string): Shape {
+  return must(
+    session.tensors.find((tensor) => tensor.name === name),
+    `tensor ${name}`,
+  ).shape;
+}
+
+/** The methods that decide what the trained model computes; what decides only how it trains is left out. */
+function inference({ methods }: ComposedMethods): MethodSelection[] {
+  return methods.filter(computes).map(({ id, config }) => ({ id, settings: config as MethodSelection["settings"] }));
 }
 
 /** The result of a run that trained the weights themselves: a folder for transformers, or model.gguf where it began so. */

@@ -30,11 +30,12 @@ export function readSteps(metrics: string): Pick<Trajectory, "rates" | "differen
 
 /** The head of a run's trajectory; undefined where its steps do not decide its weights to the bit. */
 export function trajectoryOf(
-  { methods }: Pick<ComposedMethods, "methods">,
+  { methods, turns, place }: Pick<ComposedMethods, "methods" | "turns" | "place">,
   run: Pick<Trajectory, "base" | "dtype" | "optimizer" | "seed" | "tensors">,
 ): Omit<Trajectory, "rates" | "differences"> | undefined {
   const method = methods.find(({ id }) => id === mezo.id);
-  if (method === undefined) return undefined;
+  // Weights that lie on disk in another type are rounded to it in each step.
+  if (method === undefined || turns !== undefined || place?.stored !== undefined) return undefined;
   const { epsilon, directions, perturbation } = mezo.config.parse(method.config);
   return perturbation === "virtual" ? { ...run, epsilon, directions, noise: noiseId, decay: "matrices" } : undefined;
 }

@@ -118,6 +118,7 @@ const optimizer: Optimizer = {
   scalars: () => ({}),
   rounds: () => false,
   update: never,
+  withStates: never,
 };
 
 export const toyOptions: SessionOptions = {
