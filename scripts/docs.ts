@@ -1,5 +1,5 @@
 /**
- * Writes docs/cli.md from the values that declare the commands and their settings, and renews the dumps and tables on
+ * Writes the registry of methods from their folders, docs/cli.md from the values that declare the commands and their settings, and renews the dumps and tables on
  * the other pages.
  *
  *   npx tsx scripts/docs.ts [--check]
@@ -14,6 +14,7 @@ import { explainFlag, flagTerm, groups, ownFlags, runFlagsOf } from "../src/cli/
 import type { Verb } from "../src/cli/verb.js";
 import { verbs } from "../src/cli/verbs.js";
 import { renewPages } from "./docs-pages.js";
+import { registryPath, registryText } from "./docs-registry.js";
 
 export const pagePath = fileURLToPath(new URL("../docs/cli.md", import.meta.url));
 
@@ -109,6 +110,11 @@ async function main(): Promise<void> {
     process.exitCode = 1;
   }
   const check = process.argv.includes("--check");
+  if ((await readFile(registryPath, "utf8")) !== registryText()) {
+    if (!check) await writeFile(registryPath, registryText());
+    process.stderr.write(`src/methods/registry.ts ${check ? "is out of date: npx tsx scripts/docs.ts" : "is new"}\n`);
+    if (check) process.exitCode = 1;
+  }
   for (const name of renewPages({ check })) {
     process.stderr.write(check ? `docs/${name} is out of date: npx tsx scripts/docs.ts\n` : `wrote docs/${name}\n`);
     if (check) process.exitCode = 1;

@@ -53,9 +53,9 @@ export function shiftOf(factor: number): number | undefined {
 
 /**
  * Fixed point of 32 bits (two's complement, as u32), `fraction` of them behind the point: sums wrap, and so are undone
- * without loss. A factor is 2^-b, and the b bits that it drops from each element are kept (Gomez et al. 2017 keep those
- * of a product likewise: MacKay et al., "Reversible recurrent neural networks", 2018). Derivatives are those of the real
- * numbers. A function's value counts up to 2^(30 - fraction) in size. What functions read and give stands alone: they must
+ * without loss. A factor is 2^-b, and the b bits that it drops from each element are kept (MacKay et al. 2018,
+ * "Reversible recurrent neural networks"). Derivatives are those of the real numbers. A function's value counts up to
+ * 2^(30 - fraction) in size. What functions read and give stands alone: they must
  * give the same bits again.
  */
 export function fixedPoint(fraction: number): StreamArithmetic {

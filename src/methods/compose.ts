@@ -131,7 +131,7 @@ export function composeMethods(
   const resolved = selection.map(resolve);
   const own = resolved.some(trainsSomething) ? resolved : resolved.map(alone);
   const brought = own.some(trainsSomething) ? [] : companionsOf(selection, known);
-  const companions = brought.map((id) => resolve({ id, settings: {} }));
+  const companions = oneTrainer(brought.map((id) => resolve({ id, settings: {} })));
   const selected = [...(companions.some(trainsSomething) ? companions : companions.map(alone)), ...own];
   checkClaims(selected);
   for (const method of selected) method.check?.(selected);
@@ -195,7 +195,11 @@ export function composeMethods(
     ...(defer === undefined ? {} : { defer }),
     saves,
     // Two adapters in one file would need two configurations.
-    ...(peft === undefined || exporters.length > 1 || methods.some((method) => method.peft === undefined && addsToModel(method)) ? {} : { peft }),
+    ...(peft === undefined ||
+    exporters.length > 1 ||
+    methods.some((method) => method.peft === undefined && addsToModel(method))
+      ? {}
+      : { peft }),
     merge: (spec, weight, tensors, integers = new Map()) =>
       methods.reduce((merged, method) => method.merge?.(spec, merged, tensors, integers) ?? merged, weight),
   };
@@ -223,6 +227,12 @@ function trainsSomething({ slots, adapters }: ResolvedMethod): boolean {
 /** What the methods of a selection bring with them; they come first, and the others wrap them. */
 function companionsOf(selection: readonly MethodSelection[], known: readonly Method[]): string[] {
   return [...new Set(selection.flatMap(({ id }) => findMethod(id, known).companions ?? []))];
+}
+
+/** Companions, of which the first that trains something is enough. */
+function oneTrainer(companions: readonly ResolvedMethod[]): ResolvedMethod[] {
+  const first = companions.find(trainsSomething);
+  return companions.filter((method) => method === first || !trainsSomething(method));
 }
 
 function refuseRepeats(selection: readonly MethodSelection[]): void {

@@ -25,7 +25,8 @@ export async function startNarrow(
   importance: "magnitude" | "fisher",
   wanted: (name: string) => boolean,
 ): Promise<void> {
-  const { model, original, calibrated } = context;
+  const { model, calibrated } = context;
+  const original = (name: string): Promise<Float32Array> => context.original(name);
   const kept = importance === "magnitude" ? await keptParts(model, network, original) : undefined;
   for (const { own, of } of network.parameters) {
     const parts = kept?.get(own.name) ?? readBack(calibrated, own.name);

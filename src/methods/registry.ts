@@ -1,7 +1,8 @@
+// Made by scripts/docs.ts from the folders beside this file. Do not edit.
 import { adalora } from "./adalora/index.js";
+import { coat } from "./coat/index.js";
 import { colm } from "./colm/index.js";
 import { dept } from "./dept/index.js";
-import { coat } from "./coat/index.js";
 import { full } from "./full/index.js";
 import { galore } from "./galore/index.js";
 import { ist } from "./ist/index.js";
@@ -10,32 +11,32 @@ import { lora } from "./lora/index.js";
 import { lst } from "./lst/index.js";
 import { meft } from "./meft/index.js";
 import { mezo } from "./mezo/index.js";
-import { qlora } from "./qlora/index.js";
 import { paca } from "./paca/index.js";
+import { peqa } from "./peqa/index.js";
+import { qlora } from "./qlora/index.js";
 import { spiel } from "./spiel/index.js";
 import { wtaCrs } from "./wta-crs/index.js";
-import { peqa } from "./peqa/index.js";
 import { zo2 } from "./zo2/index.js";
 import type { Method } from "./types.js";
 
-/** Every method, one line each. */
+/** Every method, by name. */
 export const methods: readonly Method[] = [
-  full, //
-  lora,
   adalora,
-  qlora,
-  peqa,
-  lisa,
-  ist,
+  coat,
+  colm,
+  dept,
+  full,
   galore,
-  paca,
-  mezo,
-  zo2,
+  ist,
+  lisa,
+  lora,
+  lst,
   meft,
+  mezo,
+  paca,
+  peqa,
+  qlora,
   spiel,
   wtaCrs,
-  coat,
-  lst,
-  dept,
-  colm,
+  zo2,
 ];

@@ -39,8 +39,8 @@ export function plainLinear(context: ForwardContext, spec: LinearSpec, x: Node):
 }
 
 /** Each block after the other, then the norm. */
-export function chained({ blocks, norm }: Tower, x: Node): Node {
-  return norm(blocks.reduce((value, block) => block.mlp(block.attention(value)), x));
+export function chained(tower: Tower, x: Node): Node {
+  return tower.norm(tower.blocks.reduce((value, block) => block.mlp(block.attention(value)), x));
 }
 
 /**

@@ -64,5 +64,5 @@ export function alone(x: Node): Node {
 
 /** Whether a node is an `alone`. */
 export function isAlone({ op, attributes }: Node): boolean {
-  return op === detachOp && attributes["alone"] === false;
+  return op === detachOp && attributes["alone"] === true;
 }

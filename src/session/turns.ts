@@ -3,7 +3,7 @@ import { elements } from "../ir/shape.js";
 import type { StateReader } from "../methods/programs.js";
 import type { Turn } from "../methods/types.js";
 import { leafAttributes } from "../ops/leaves.js";
-import { countsName, keepsByBlock } from "./block-states.js";
+import { countsName, isStateOfTurn, keepsByBlock } from "./block-states.js";
 import type { SessionPlan } from "./finish.js";
 import { copyMasters } from "./load.js";
 import type { SessionOptions } from "./types.js";
@@ -119,7 +119,7 @@ function refuseBudget({ budget }: SessionOptions): void {
 /** Gives the states of turns that begin their values: zeros, or the parameter's own. Blocks keep theirs. */
 export function startStates(plan: SessionPlan, turns: readonly number[], bytesOf: (name: string) => Uint8Array): void {
   if (keepsByBlock(plan.options)) return;
-  const own = (name: string): boolean => turns.some((turn) => new RegExp(`(^|\\.)turn${turn}\\.`).test(name));
+  const own = (name: string): boolean => turns.some((turn) => isStateOfTurn(name, String(turn)));
   for (const one of plan.leaves.values()) {
     const { name, role } = leafAttributes(one);
     if (role === "state" && own(name)) bytesOf(name).fill(0);

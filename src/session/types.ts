@@ -155,7 +155,7 @@ export interface Session {
   decode(ids: Int32Array, position: number): Promise<Float32Array>;
   /**
    * The bytes of a persistent tensor in place: a view, valid until the session closes. Of a tensor that lies on disk
-   * (frozen weights, if `place` says so) it is a copy.
+   * (by `place`, or by the methods' placement) it is a copy: changes of it go by `put`.
    */
   bytes(name: string): Uint8Array;
   /** Whether the weights have every update: a method may leave the last one for the next step. Absent = always. */

@@ -107,16 +107,11 @@ export function planCases(models: readonly PlanCase["model"][]): PlanCase[] {
           (["all", "cheap", "block"] as const).flatMap((saved) =>
             [1, 2].flatMap((accumulate) =>
               (method === "zo2" ? [undefined] : [undefined, 1]).flatMap((clip) =>
-                shapes(model).map(([batch, length]): PlanCase => ({
-                  model,
-                  method,
-                  dtype,
-                  saved,
-                  accumulate,
-                  clip,
-                  batch,
-                  length,
-                })),
+                shapes(model).map(([batch, longest]): PlanCase => {
+                  const { prefix } = composed({ method, model });
+                  const length = Math.min(longest, definitionOf(model).contextLength - prefix);
+                  return { model, method, dtype, saved, accumulate, clip, batch, length };
+                }),
               ),
             ),
           ),
@@ -132,11 +127,16 @@ export function describeCase({ model, method, dtype, saved, accumulate, clip, ba
   return `${model} ${method} ${dtype} ${saved} ${batch}x${length}${sums}`;
 }
 
-/** Ranks that small weights have room for. */
-function tinySettings(method: string): Record<string, number> {
+/** What the smallest models have room for: lower ranks, fewer rows in front, and widths that are no multiples of 16. */
+function tinySettings(method: string): Record<string, unknown> {
+  const own: Readonly<Record<string, Record<string, unknown>>> = {
+    lst: { r: 2 },
+    dept: { prefix_length: 4, r: 3 },
+    coat: { activations: false },
+  };
   const known = methods.find(({ id }) => id === method);
   const settings = known === undefined ? [] : describeMethod(known).settings;
-  return settings.some(({ name }) => name === "rank") ? { rank: 4 } : {};
+  return own[method] ?? (settings.some(({ name }) => name === "rank") ? { rank: 4 } : {});
 }
 
 /** The session of a case, as `thimble train` makes it: one that is only planned needs no weights. */

@@ -101,7 +101,11 @@ describe("a run that starts from them", () => {
     const controller = new AbortController();
     await train(
       configOf({ out: place("half") }),
-      { onStep: ({ step }) => step === 2 && controller.abort() },
+      {
+        onStep: ({ step }) => {
+          if (step === 2) controller.abort();
+        },
+      },
       controller.signal,
     );
     notices.length = 0;

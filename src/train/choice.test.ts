@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { resolveConfig } from "../config/config.js";
 import type { RunConfig } from "../config/schema.js";
 import { planRun } from "./prepare.js";
+import { sentiment, writeTinyEncoder } from "./testing/tiny-encoder.js";
 import { writeTinyModel } from "./testing/tiny-folder.js";
 import { train } from "./train.js";
 import type { Notice, TrainEvents, TrainResult } from "./types.js";
@@ -96,6 +97,23 @@ describe("a run that chooses among its examples", () => {
     expect(await refused({ set: 'colm.keep_sources=["medium"]' })).toMatchObject({ code: "colm-keep" });
     expect(await refused({ rows: "packed" })).toMatchObject({ code: "rows-packed" });
     expect(await refused({ set: "colm.small_batch_ratio=0.75" })).toMatchObject({ code: "draw-uneven" });
+  });
+
+  test.each(["mezo", "rep"])("classifies with an encoder, by %s", async (unit) => {
+    await writeTinyEncoder(place("bert"));
+    const lines = (count: number): string => sentiment(count).map((one) => JSON.stringify(one)).join("\n"); // prettier-ignore
+    await writeFile(place("many.jsonl"), lines(24));
+    await writeFile(place("few.jsonl"), lines(4));
+    const out = place(`bert-${unit}`);
+    const data = [place("many.jsonl"), place("few.jsonl")];
+    const set = ["colm.log_selection=true", `colm.data_selection_unit=${unit}`];
+    const { summary } = await train(configOf({ model: place("bert"), data, set, steps: 3, out }));
+    expect(summary.losses.every(Number.isFinite)).toBe(true);
+    expect(summary.peak.arenaBytes).toBe(summary.peak.planBytes);
+    for (const { chosen, logged } of await logOf(out)) {
+      expect(new Set(chosen).size).toBe(2);
+      expect(logged?.["colm.dropped"] ?? 0).toBe(0);
+    }
   });
 
   test("is planned without its data", async () => {

@@ -240,10 +240,18 @@ describe("the head of a run", () => {
     expect(Number.isFinite(measured.loss)).toBe(true);
   });
 
-  it.each([["mezo"], ["lisa"], ["wta-crs"], ["qlora"]])("trains with %s", async (method) => {
+  it.each([
+    ["mezo", []],
+    ["lisa", []],
+    ["wta-crs", []],
+    ["qlora", []],
+    ["meft", []],
+    ["lst", ["lst.r=4"]],
+    ["dept", ["dept.prefix_length=4", "dept.r=2"]],
+  ])("trains with %s", async (method, set) => {
     const out = place(`with-${method}`);
     const small = { batch: 2, seq: 12, steps: 2, target: "interpret" };
-    const { summary, result } = await train(configOf({ method, out, ...small }));
+    const { summary, result } = await train(configOf({ method, set, out, ...small }));
     expect(summary.losses.every(Number.isFinite)).toBe(true);
     const folder = must(result, "result");
     const adapter = folder.endsWith("adapter");
@@ -252,7 +260,7 @@ describe("the head of a run", () => {
     const { weights } = await openModel(place("bert"));
     await weights.readInto("classifier.weight", new Uint8Array(start.buffer), "f32");
     await weights.close();
-    const trained = saved.get(`${adapter ? "base_model.model." : ""}classifier.weight`);
+    const trained = saved.get("base_model.model.classifier.weight") ?? saved.get("classifier.weight");
     expect(must(trained, "head")).not.toEqual(start);
   });
 });

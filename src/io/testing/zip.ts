@@ -10,7 +10,7 @@ function crc32(data: Uint8Array): number {
 
 /** `modes` gives Unix modes, such as 0o120777 for a link; others are regular files. */
 export function zipFile(
-  contents: Readonly<Record<string, string>>,
+  contents: Readonly<Record<string, string | Uint8Array>>,
   modes: Readonly<Record<string, number>> = {},
 ): Uint8Array {
   const locals: Buffer[] = [];

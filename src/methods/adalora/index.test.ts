@@ -7,10 +7,17 @@ import type { Tensor } from "../../ir/tensor.js";
 import { tensor } from "../../ir/tensor.js";
 import { elements } from "../../ir/shape.js";
 import { leaf } from "../../ops/leaves.js";
-import { planOnly } from "../../session/open.js";
+import { openSession, planOnly } from "../../session/open.js";
 import { evaluate } from "../../targets/interpret/evaluate.js";
 import { largestDifference, MethodBench } from "../../testing/method-bench.js";
-import { checkTrainingBattery, runTraining, trainedModel, trainingOptions } from "../../testing/method-training.js";
+import {
+  checkTrainingBattery,
+  randomWeights,
+  runTraining,
+  trainedModel,
+  trainingBatch,
+  trainingOptions,
+} from "../../testing/method-training.js";
 import { checkMethodBattery } from "../../testing/methods.js";
 import { toyModel } from "../../testing/toy-model.js";
 import { composeMethods, withRunDefaults } from "../compose.js";
@@ -309,10 +316,41 @@ describe("the run", () => {
     expect(compose).toThrow(expect.objectContaining({ code, where }));
   });
 
-  test("does not go with blocks that take turns, nor with training of the base", () => {
-    for (const id of ["lisa", "full"]) {
-      const compose = (): unknown => composeMethods([adalora(), { id, settings: {} }], model);
-      expect(compose).toThrow(expect.objectContaining({ code: "methods-conflict" }));
+  test("does not go with training of the base", () => {
+    const compose = (): unknown => composeMethods([adalora(), { id: "full", settings: {} }], model);
+    expect(compose).toThrow(expect.objectContaining({ code: "methods-conflict" }));
+  });
+
+  test("of a layer that does not train, importance stands still, and a choice masks it all the same", async () => {
+    const settings = { ...trained, tinit: 0, tfinal: 0, total_step: 4, target_r: 1 };
+    const selection = [adalora(settings), { id: "lisa", settings: { activated_layers: 1, interval_steps: 1 } }];
+    const options = trainingOptions({ selection });
+    const session = await openSession(options);
+    const f32 = (name: string) => new Float32Array(session.bytes(name).slice().buffer);
+    try {
+      await session.load(randomWeights(trainedModel));
+      for (let step = 0; step < 4; step++) {
+        const block = must(
+          must(options.methods?.turns, "turns").at(step, options.seed, () => new Float32Array(0))[0],
+          "turn",
+        ).block;
+        const idle = session.tensors.filter(
+          ({ name }) => name.includes("sensitivity") && !name.includes(`layers.${block}.`),
+        );
+        const before = idle.map(({ name }) => f32(name));
+        await session.step([trainingBatch(step)], { rate: 0.01, step });
+        expect(idle.map(({ name }) => f32(name))).toEqual(before);
+        for (const { name } of session.tensors.filter((tensor) => tensor.name.endsWith(".masked"))) {
+          const lambda = f32(name.slice("adalora.".length, -".masked".length));
+          for (const [place, masked] of f32(name).entries()) if (masked !== 0) expect(lambda[place]).toBe(0);
+        }
+      }
+      const masks = session.tensors
+        .filter(({ name }) => name.endsWith(".masked"))
+        .flatMap(({ name }) => [...f32(name)]);
+      expect(masks).toContain(1);
+    } finally {
+      session.close();
     }
   });
 });

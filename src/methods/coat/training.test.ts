@@ -6,14 +6,18 @@ import { leaf } from "../../ops/leaves.js";
 import { Float8States } from "../../optim/float8-states.js";
 import { evaluate } from "../../targets/interpret/evaluate.js";
 import { checkTrainingBattery, runTraining, trainingOptions } from "../../testing/method-training.js";
+import { tinyLlama } from "../../testing/tiny.js";
 import type { MethodSelection } from "../compose.js";
 
 const full: MethodSelection = { id: "full", settings: {} };
 const coat = (settings: Record<string, unknown> = {}): MethodSelection => ({ id: "coat", settings });
 
+const model = tinyLlama({ hidden_size: 32, intermediate_size: 48, vocab_size: 67 });
+
 checkTrainingBattery({
   title: "COAT with full tuning",
   selection: [full, coat()],
+  model,
   // A value beside a tie between two codes.
   tolerance: 1e-3,
   variants: {
@@ -24,6 +28,7 @@ checkTrainingBattery({
 checkTrainingBattery({
   title: "COAT with LoRA",
   selection: [{ id: "lora", settings: { r: 4 } }, coat()],
+  model,
   tolerance: 1e-3,
   variants: { "all kept": { saved: "all" } },
 });

@@ -207,28 +207,44 @@ describe("CoLM refuses", () => {
 });
 
 describe("beside other methods", () => {
-  test.each(["full", "qlora", "adalora", "peqa", "paca", "lisa", "galore", "lora+wta-crs", "lora+coat", "lora+lisa"])(
-    "%s: two steps, and the plan is what is taken",
-    async (names) => {
-      const ids = names.split("+");
-      const small: Readonly<Record<string, Settings>> = {
-        lisa: { activated_layers: 1, interval_steps: 1 },
-        galore: { rank: 4 },
-        adalora: { total_step: 10, tinit: 1, tfinal: 1 },
-      };
-      const options = trainingOptions({
-        selection: [...ids, "colm"].map((id) => ({ id, settings: small[id] ?? {} })),
-        model: tinyLlama({ hidden_size: 32, intermediate_size: 64, vocab_size: 67 }),
-        session: { batch: rows, length, segments: false },
+  test.each([
+    "full",
+    "qlora",
+    "adalora",
+    "peqa",
+    "paca",
+    "lisa",
+    "galore",
+    "ist",
+    "wta-crs",
+    "spiel",
+    "coat",
+    "lora+lisa",
+  ])("%s: two steps, and the plan is what is taken", async (names) => {
+    const ids = names.split("+");
+    const small: Readonly<Record<string, Settings>> = {
+      lisa: { activated_layers: 1, interval_steps: 1 },
+      galore: { rank: 4 },
+      ist: { rl_step: 2, importance_batch: 4 },
+      adalora: { total_step: 10, tinit: 1, tfinal: 1 },
+    };
+    const options = trainingOptions({
+      selection: [...ids, "colm"].map((id) => ({ id, settings: small[id] ?? {} })),
+      model: tinyLlama({ hidden_size: 32, intermediate_size: 64, vocab_size: 67 }),
+      session: { batch: rows, length, segments: false },
+    });
+    const session = await openSession(options);
+    open.push(session);
+    await session.load(randomWeights(options.definition));
+    for (let step = 0; step < 2; step++) {
+      const { loss } = await session.step(drawOf(step), {
+        rate: 1e-3,
+        step,
+        sources: table,
+        data: (index) => batchOf(index % 97),
       });
-      const session = await openSession(options);
-      open.push(session);
-      await session.load(randomWeights(options.definition));
-      for (let step = 0; step < 2; step++) {
-        const { loss } = await session.step(drawOf(step), { rate: 1e-3, step, sources: table });
-        expect(Number.isFinite(loss)).toBe(true);
-      }
-      expect(session.arenaBytes).toBe(session.report.planBytes);
-    },
-  );
+      expect(Number.isFinite(loss)).toBe(true);
+    }
+    expect(session.arenaBytes).toBe(session.report.planBytes);
+  });
 });

@@ -26,12 +26,10 @@ export const colm = defineMethod({
       id: "colm",
       config,
       slots: {},
-      claims: [
-        { resource: "batches", exclusive: true, reason: "chooses which rows of a larger draw enter a step" },
-        { resource: "estimator", exclusive: true, reason: "saves the backward pass of the rows that it leaves out" },
-      ],
+      claims: [{ resource: "batches", exclusive: true, reason: "chooses which rows of a larger draw enter a step" }],
       oneRecord: "it chooses among examples, and packed ones could only be chosen together (pack what was chosen)",
       adapters: [],
+      check: refuseEstimates,
     };
     const needsTensor = ["mezo", "masked_grad"].includes(config.data_selection_unit);
     const tensorOf = (methods: readonly ResolvedMethod[]): ProbeTensor =>
@@ -68,6 +66,18 @@ function slotsOf(config: ColmConfig, tensor: ProbeTensor): ResolvedMethod["slots
       choose: (context) => chooseRows(context, config, description),
     },
   };
+}
+
+/** Without a backward pass there is none to save. */
+function refuseEstimates(methods: readonly ResolvedMethod[]): void {
+  const other = methods.find(({ slots }) => slots.estimate !== undefined);
+  if (other === undefined) return;
+  throw new ThimbleError("methods-conflict", `${other.id} and colm do not go together`, {
+    where: "methods",
+    given: `${other.id} makes gradients without a backward pass; colm saves that of the rows that it leaves out`,
+    expected: "one of them",
+    fix: `Remove ${other.id} or colm.`,
+  });
 }
 
 function refuseDimension({ zo_dim: dimension }: ColmConfig, { name, shape }: ProbeTensor): void {

@@ -20,7 +20,7 @@ export function probeTensor(
   const exact = [...added, ...base].find(({ name }) => name === named);
   if (exact !== undefined) return exact;
   const layer = layerAt(named, model, where);
-  const own = added.filter(({ name }) => name.startsWith(`${layer.path}.`));
+  const own = added.filter(({ name, layer: of }) => of === layer.path || name.startsWith(`${layer.path}.`));
   const zero = own.find(({ initial }) => initial.kind === "zeros");
   const matrix = own.findLast(({ shape }) => shape.length === 2);
   const found = zero ?? matrix ?? own.at(-1) ?? base.find(({ linear }) => linear?.path === layer.path);

@@ -14,7 +14,11 @@ export const istConfig = z.strictObject({
     .lt(1)
     .default(0.25)
     .describe("What is left of the adapters of dimmed layers"),
-  rl_step: z.int().min(2).default(3).describe("Probes of one look at the layers' importance"),
+  rl_step: z
+    .int()
+    .min(2)
+    .optional()
+    .describe("Probes of one look at the layers' importance; 3 if not given, or as many as there are different sets"),
   rl_lr: z.number().positive().default(10).describe("How far a probe moves the scores"),
   update_importance_interval_steps: z
     .int()
@@ -36,20 +40,22 @@ export interface Sampling extends IstConfig {
   readonly blocks: readonly number[];
   readonly updated: number;
   readonly suppressed: number;
+  readonly probes: number;
 }
 
 /** Settles the settings for these blocks, or refuses what they do not allow. */
 export function settled(config: IstConfig, blocks: readonly number[]): Sampling {
   const count = blocks.length;
-  const { n_layers_updated: updated = Math.max(1, Math.floor(count / 4)), rl_step: probes } = config;
+  const { n_layers_updated: updated = Math.max(1, Math.floor(count / 4)) } = config;
   const { n_layers_suppressed: suppressed = Math.floor(count / 2) } = config;
+  const sets = setsOf(count, suppressed);
+  const { rl_step: probes = Math.min(3, sets) } = config;
   if (updated > count) throw outside("n_layers_updated", updated, `1 to ${count}`);
   if (config.sampling === "importance") {
     if (suppressed < 1 || suppressed >= count) throw outside("n_layers_suppressed", suppressed, `1 to ${count - 1}`);
-    const sets = setsOf(count, suppressed);
     if (probes > sets) throw outside("rl_step", probes, `at most ${sets}, as many as there are different sets`);
   }
-  return { ...config, blocks, updated, suppressed };
+  return { ...config, blocks, updated, suppressed, probes };
 }
 
 function outside(setting: string, given: number, expected: string): ThimbleError {

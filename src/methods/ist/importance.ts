@@ -55,7 +55,7 @@ const attempts = 64;
 
 /** A set of layers for each probe, all different, drawn by the layers' unimportance; each ascending. */
 export function drawSets(
-  { suppressed, rl_step: probes }: Pick<Sampling, "suppressed" | "rl_step">,
+  { suppressed, probes }: Pick<Sampling, "suppressed" | "probes">,
   scores: Float32Array,
   uniform: EventContext["uniform"],
 ): number[][] {

@@ -22,7 +22,13 @@ const ist = (settings: Record<string, unknown> = {}): MethodSelection => ({
   settings: { n_layers_updated: 2, update_importance_interval_steps: 2, importance_batch: 3, ...settings },
 });
 
-checkTrainingBattery({ title: "IST over LoRA", selection: [lora, ist()], model, steps: 6 });
+checkTrainingBattery({
+  title: "IST over LoRA",
+  selection: [lora, ist()],
+  model,
+  steps: 6,
+  variants: { "two micro-batches a step": { accumulate: 2 }, "recomputing blocks": { saved: "block" } },
+});
 const once = { "one batch a step": {} };
 const inBf16 = { "in bf16": { dtype: "bf16" } } as const;
 const over = (method: MethodSelection) => [method, ist({ n_layers_updated: 1 })];
@@ -257,7 +263,7 @@ describe("importance", () => {
   test("probes dim different sets, even where scores are at their limits", () => {
     const uniform = (name: string, count: number) => drawUniform(1, name, count);
     for (const scores of [new Float32Array(4), Float32Array.of(90, 90, -90, -90)]) {
-      const sets = drawSets({ suppressed: 2, rl_step: 6 }, scores, uniform);
+      const sets = drawSets({ suppressed: 2, probes: 6 }, scores, uniform);
       expect(new Set(sets.map((set) => set.join())).size).toBe(6);
       for (const set of sets) expect(new Set(set).size).toBe(2);
     }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { ThimbleError } from "../../errors.js";
+import { narrowForm } from "../../models/narrow.js";
 import type { ModelDefinition, NarrowModel } from "../../models/types.js";
 import type { SmallLinear } from "../small-linear.js";
 import { smallLinear } from "../small-linear.js";
@@ -65,7 +66,7 @@ const deviation = 0.01;
 
 /** Checks the settings against the model; errors name the setting. */
 export function sideNetwork(settings: LstConfig, model: ModelDefinition): SideNetwork {
-  const network = narrowOf(settings, model);
+  const network = narrowForm(model, settings.r, root, "lst.r");
   const chosen = sideLayers(settings, model);
   const { gate, merge_last: merges } = settings;
   const own = network.parameters.filter(({ own: { block } }) => block === undefined || chosen.includes(block));
@@ -100,29 +101,6 @@ export function tensorsOf({ first, rungs, blocks, up, mergeGate }: SideNetwork):
   ]);
   const behind = [...blocks.values()].filter(({ block }) => block === undefined);
   return [...pair(first), ...inside, ...behind, ...pair(up), ...(mergeGate === undefined ? [] : [mergeGate])];
-}
-
-function narrowOf({ r }: LstConfig, model: ModelDefinition): NarrowModel {
-  if (model.narrow === undefined) {
-    throw new ThimbleError("lst-family", "LST needs a model whose blocks can be made narrower", {
-      where: "lst",
-      given: model.family,
-      fix: "Use a model of another family, or another method.",
-    });
-  }
-  try {
-    return model.narrow(r, root);
-  } catch (error) {
-    if (!(error instanceof ThimbleError) || error.code !== "narrow-width") throw error;
-    const { given, expected, fix } = error;
-    throw new ThimbleError("lst-reduction", error.message, {
-      where: "lst.r",
-      ...(given === undefined ? {} : { given: `${given}, r is ${r}` }),
-      ...(expected === undefined ? {} : { expected }),
-      ...(fix === undefined ? {} : { fix }),
-      cause: error,
-    });
-  }
 }
 
 /** The blocks with a side block, ascending. */

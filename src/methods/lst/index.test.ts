@@ -34,10 +34,7 @@ const gpt = fromHuggingFaceConfig({
   ...{ n_positions: 64, layer_norm_epsilon: 1e-5, activation_function: "gelu_new" },
 });
 
-function compose(settings: Record<string, unknown>, others: readonly { id: string; settings: object }[] = []) {
-  const selection = [lst(settings), ...others.map(({ id, settings: own }) => ({ id, settings: { ...own } }))];
-  return composeMethods(selection, model);
-}
+const compose = (settings: Record<string, unknown>) => composeMethods([lst(settings)], model);
 
 describe("the side network", () => {
   test.each<[string, ModelDefinition, Record<string, unknown>]>([
@@ -46,6 +43,7 @@ describe("the side network", () => {
     ["sums", small, { gate: "none" }],
     ["no ladders", small, { gate: "one" }],
     ["gpt2", gpt, { gate_alpha: 0.05 }],
+    ["heads of one element, which no position turns", small, { r: 4, gate: "none" }],
   ])("has the gradients of finite differences: %s", async (_name, definition, settings) => {
     const bench = (await MethodBench.create(definition, [lst(settings)], { training: true })).scramble();
     // A gate's own gradient is small where it is nearly shut, and differences of losses are rounded.
@@ -190,12 +188,14 @@ describe("beside other methods", () => {
   });
 
   test.each(["lora", "paca", "full", "lisa", "wta-crs", "peqa", "meft", "coat"])("refuses %s in words", (id) => {
-    expect(() => compose({}, [{ id, settings: {} }])).toThrow(expect.objectContaining({ code: "methods-conflict" }));
+    expect(() => composeMethods([lst(), { id, settings: {} }], trainedModel)).toThrow(
+      expect.objectContaining({ code: "methods-conflict" }),
+    );
   });
 
   test.each([
-    [{ r: 3 }, "lst-reduction", "lst.r"],
-    [{ r: 16 }, "lst-reduction", "lst.r"],
+    [{ r: 3 }, "narrow-width", "lst.r"],
+    [{ r: 16 }, "narrow-width", "lst.r"],
     [{ r: 0 }, "settings", "lst.r"],
     [{ side_layers: [] }, "lst-layers", "lst.side_layers"],
     [{ side_layers: [3] }, "lst-layers", "lst.side_layers"],

@@ -4,9 +4,10 @@ import { ThimbleError } from "../../errors.js";
 import type { Node } from "../../ir/node.js";
 import type { Block, ModelDefinition, Tower } from "../../models/types.js";
 import { add, cast, multiply } from "../../ops/arithmetic.js";
+import { bottleneck } from "../bottleneck.js";
 import { defineMethod } from "../define.js";
 import type { AdaptContext, Claim, ResolvedMethod } from "../types.js";
-import { adapted, adapterTensors, placesOf } from "./adapters.js";
+import { adapterOf, adapterTensors, placesOf } from "./adapters.js";
 import type { Meft } from "./config.js";
 import { meftConfig, settledMeft } from "./config.js";
 import { segmentLengths } from "./segments.js";
@@ -34,9 +35,9 @@ export const meft = defineMethod({
         part: (context, part, block, x, next) => {
           if (!places.has(part)) return next(x);
           const own = next(x);
-          const at = { block, place: part, type: x.dtype };
+          const adapter = adapterOf(settled, model, block, part);
           // Attention's adapter stands behind it, the MLP's beside it.
-          return add(own, adapted(context, settled, at, part === "attention" ? own : x));
+          return add(own, bottleneck(context, adapter, part === "attention" ? own : x, x.dtype));
         },
       },
       check: refuseOthers,
@@ -75,9 +76,11 @@ function layerOf(context: AdaptContext, meft: Meft, block: Block, { dtype: type 
   // Streams are f32; the model reads and gives its own type.
   const within = (part: (x: Node) => Node) => (stream: Node) => cast(part(cast(stream, type)), "f32");
   const whole = within((x) => block.mlp(block.attention(x)));
-  const at = { block: block.index, place: "reverse", type } as const;
+  const own = adapterOf(meft, context.model, block.index, "reverse");
   const adapter = (stream: Node): Node =>
-    graph.inScope(`blocks.${block.index}`, () => graph.inScope("reverse", () => adapted(context, meft, at, stream)));
+    graph.inScope(`blocks.${block.index}`, () =>
+      graph.inScope("reverse", () => bottleneck(context, own, stream, type)),
+    );
   const { factors } = meft;
   switch (meft.variant) {
     case "layer":

@@ -189,7 +189,10 @@ test.each([
   ["layer", "bf16"],
 ] as const)("compiled layers of variant %s in %s come back bit for bit in mode exact", async (f_arch, dtype) => {
   const sizes = { hidden_size: 48, intermediate_size: 80, num_attention_heads: 3, num_hidden_layers: 4 };
-  const step = new GradientStep(tinyLlama(sizes), [meft({ f_arch, mode: "exact" })], { adapters: 5, dtype });
+  const step = new GradientStep(tinyLlama(sizes), [meft({ f_arch, mode: "exact", fraction_bits: 22 })], {
+    adapters: 5,
+    dtype,
+  });
   const segment = must(step.segments[0], "segment");
   const [x1, x2] = inverted([result(segment, 0), result(segment, 1)]);
   const { graph, loss, gradients } = step;
@@ -198,7 +201,7 @@ test.each([
   const outputs = { ...streams, ...Object.fromEntries(gradients.map((node, index) => [`gradient${index}`, node])) };
   const phases = [{ assignments: [], outputs }];
   const made = await runCompiled({ name: "train", graph, phases, loss, gradients }, step.values);
-  const start = [...must(made.get("start"), "start").data].map((value) => Math.floor(value * 2 ** 16 + 0.5) / 2 ** 16);
+  const start = [...must(made.get("start"), "start").data].map((value) => Math.floor(value * 2 ** 22 + 0.5) / 2 ** 22);
   for (const name of ["x1", "x2"]) expect([...must(made.get(name), name).data]).toEqual(start);
 });
 

@@ -14,7 +14,10 @@ import { drawSubset } from "../initial.js";
 import { spielConfig, spielLayers } from "./config.js";
 import { selectionAt } from "./schedule.js";
 
-const settings = { density: 0.05, total_steps: 40, reselection_steps: 3, selection_accumulation_steps: 1 };
+const settings = {
+  ...{ density: 0.05, total_steps: 40, reselection_steps: 3, selection_accumulation_steps: 1 },
+  target_modules: ["q_proj", "down_proj"],
+};
 const moments = { ...settings, selection_algorithm: "sm3" };
 
 checkMethodBattery({ title: "SpIEL", selection: { id: "spiel", settings: { density: 0.2 } } });
@@ -148,9 +151,10 @@ describe("SpIEL", () => {
         ],
         trainedModel,
       );
-    for (const id of ["lora", "paca", "full", "lisa", "mezo"]) {
+    for (const id of ["lora", "paca", "full", "lisa", "mezo", "meft"]) {
       expect(() => together(id), id).toThrow(expect.objectContaining({ code: "methods-conflict" }));
     }
+    expect(() => together("colm")).not.toThrow();
     const elsewhere = { total_step: 9, target_modules: ["up_proj"] };
     expect(() => together("adalora", elsewhere, { target_modules: ["q_proj"] })).toThrow("do not go together");
     expect(() => together("mezo", {}, { selection_algorithm: "none" })).not.toThrow();

@@ -1,3 +1,4 @@
+import { ThimbleError } from "../../errors.js";
 import { weightOf } from "../../models/parameters.js";
 import { add } from "../../ops/arithmetic.js";
 import type { Optimizer } from "../../optim/types.js";
@@ -16,7 +17,7 @@ import {
   within,
 } from "../sparse/growth.js";
 import { addEntries, checkPlaces, drawPlaces } from "../sparse/layer.js";
-import type { Claim, MethodSlots, TrainedTensor, UpdateContext } from "../types.js";
+import type { Claim, MethodSlots, ResolvedMethod, TrainedTensor, UpdateContext } from "../types.js";
 import type { SpielConfig } from "./config.js";
 import { spielConfig, spielLayers } from "./config.js";
 import type { Selection } from "./schedule.js";
@@ -42,6 +43,9 @@ export const spiel = defineMethod({
       id: "spiel",
       config: settings,
       claims: claimsOf(settings, layers),
+      check: (methods) => {
+        if (settings.selection_algorithm !== "none") refuseEstimates(methods);
+      },
       slots: {
         prepare: (context) => {
           drawPlaces(context, layers, settings.seed);
@@ -83,13 +87,22 @@ function claimsOf({ selection_algorithm: algorithm }: SpielConfig, layers: reado
   return [
     ...own,
     { resource: "trainable-set", exclusive: true, reason: "chooses anew which entries train" },
-    { resource: "estimator", exclusive: true, reason: "chooses them by the gradients of backpropagation" },
     {
       resource: "stack",
       exclusive: true,
       reason: "watches the gradients of layers in blocks that are chained as usual",
     },
   ];
+}
+
+function refuseEstimates(methods: readonly ResolvedMethod[]): void {
+  const maker = methods.find(({ slots }) => slots.estimate !== undefined);
+  if (maker === undefined) return;
+  throw new ThimbleError("methods-conflict", `spiel and ${maker.id} do not go together`, {
+    where: "methods",
+    given: `${maker.id} makes gradients without a backward pass, of which spiel chooses what grows`,
+    fix: `Remove ${maker.id}, or set spiel.selection_algorithm to none.`,
+  });
 }
 
 /** What makes the entries move. */

@@ -81,9 +81,7 @@ function weights(session: RunningSession): Map<string, Uint8Array> {
 
 describe("is mezo with the same keys, to the bit", () => {
   test.each([
-    ["tied", {}],
-    ["untied", { session: { definition: untied } }],
-    ["three directions", { mezo: { directions: 3 } }],
+    ["three directions", { mezo: { directions: 3 }, session: { definition: untied } }],
     ["in place", { mezo: { perturbation: "in_place", directions: 2 }, session: { definition: untied } }],
     ["momentum that travels", { optimizer: { id: "sgd", momentum: 0.9 } }],
     ["AdamW", { optimizer: { id: "adamw", weight_decay: 0.1 } }],
@@ -102,7 +100,7 @@ describe("is mezo with the same keys, to the bit", () => {
   ] as const)("%s", async (_name, given: Case) => {
     const definition = given.session?.definition ?? tied;
     const [plain, moved] = [await start(given), await start({ ...given, zo2: {} })];
-    expect(await steps(moved, 0, 4, definition)).toEqual(await steps(plain, 0, 4, definition));
+    expect(await steps(moved, 0, 3, definition)).toEqual(await steps(plain, 0, 3, definition));
     expect(moved.current).toBe(false);
     await moved.settle();
     expect(moved.current).toBe(true);
@@ -359,8 +357,8 @@ describe("memory", () => {
 });
 
 describe("kept in 16 bits", () => {
-  test.each(["bf16", "f16"])("%s: learns as f32 does, since small updates count in the mean", async (storage) => {
-    const losses = async (settings: Settings): Promise<number> => {
+  test("learns as in f32, since small updates count in the mean", async () => {
+    const lossIn = async (settings: Settings): Promise<number> => {
       const session = await start({
         zo2: settings,
         mezo: { directions: 4 },
@@ -371,9 +369,11 @@ describe("kept in 16 bits", () => {
       const { lossSum, weightSum } = await session.evaluate(batchOf(0, tied));
       return lossSum / weightSum;
     };
-    const [wide, narrow] = [await losses({}), await losses({ storage })];
+    const wide = await lossIn({});
     expect(wide).toBeLessThan(3.2);
-    expect(Math.abs(narrow - wide)).toBeLessThan(0.05 * wide);
+    for (const storage of ["bf16", "f16"]) {
+      expect(Math.abs((await lossIn({ storage })) - wide), storage).toBeLessThan(0.05 * wide);
+    }
   });
 
   test.each(["bf16", "f16"])("%s: compiled as interpreted", async (storage) => {
