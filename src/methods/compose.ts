@@ -128,8 +128,9 @@ export function composeMethods(
     const method = findMethod(id, known);
     return method.resolve(parseSettings(id, method.config, settings), model);
   };
-  const resolved = selection.map(resolve);
-  const own = resolved.some(trainsSomething) ? resolved : resolved.map(alone);
+  // What stores the base lies beneath what is computed with it, in whatever order they are named.
+  const resolved = sortedBy(selection.map(resolve), ({ slots }) => (slots.format === undefined ? 1 : 0));
+  const own = resolved.some(trainsSomething) ? resolved : trainingAlone(resolved);
   const brought = own.some(trainsSomething) ? [] : companionsOf(selection, known);
   const companions = oneTrainer(brought.map((id) => resolve({ id, settings: {} })));
   const selected = [...(companions.some(trainsSomething) ? companions : companions.map(alone)), ...own];
@@ -218,6 +219,17 @@ export function addsToModel({ slots: { stack, part, embedded }, adapters }: Reso
 /** Whether a method decides what the trained model computes, and not only how it trains. */
 export function computes(method: ResolvedMethod): boolean {
   return addsToModel(method) || method.slots.format !== undefined;
+}
+
+function sortedBy(methods: readonly ResolvedMethod[], rank: (method: ResolvedMethod) => number): ResolvedMethod[] {
+  return [...methods].sort((a, b) => rank(a) - rank(b));
+}
+
+/** Where none trains anything, the first that can by itself does, and the others go along with it. */
+function trainingAlone(methods: readonly ResolvedMethod[]): ResolvedMethod[] {
+  const all: ResolvedMethod[] = [];
+  for (const method of methods) all.push(all.some(trainsSomething) ? method : alone(method));
+  return all;
 }
 
 function trainsSomething({ slots, adapters }: ResolvedMethod): boolean {

@@ -64,7 +64,9 @@ export function formSession(
   const leaves = new Map(before?.leaves);
   for (const { program } of programs) for (const leaf of nodesOf(program)) addLeaf(leaves, leaf);
   const states = training === undefined ? [] : (methods?.states ?? []).map((state) => stateLeaf(new Graph(), state));
-  for (const leaf of [...(training?.states ?? []), ...states]) addLeaf(leaves, leaf);
+  // What methods hold fixed is there for every block, whether or not it is read while others have their turn.
+  const fixed = training?.forward.fixed.values() ?? [];
+  for (const leaf of [...(training?.states ?? []), ...states, ...fixed]) addLeaf(leaves, leaf);
   const onDisk = leavesOnDisk(
     options,
     programs.map(({ program }) => ({ steps: [], assigned: assignments(program) })),

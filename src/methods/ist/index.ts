@@ -38,7 +38,7 @@ export const ist = defineMethod({
 function refuseUnscaled({ id, slots, adapters, scales }: ResolvedMethod): void {
   const base = slots.select !== undefined;
   if (!base && (adapters.length === 0 || scales === true)) return;
-  throw new ThimbleError("ist-scale", "IST needs adapters of layers whose part can be dimmed", {
+  throw new ThimbleError("ist-scale", `ist and ${id} do not go together: ist dims what adapters add to layers`, {
     where: "methods",
     given: `${id}, which ${base ? "trains tensors of the model itself" : "has no scale of each layer"}`,
     expected: "a method such as lora, adalora or paca",
