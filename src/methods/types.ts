@@ -12,8 +12,7 @@ import type {
   Place,
   Tower,
 } from "../models/types.js";
-import type { StateSettings } from "../optim/precision.js";
-import type { Optimizer } from "../optim/types.js";
+import type { Optimizer, StateSettings } from "../optim/types.js";
 import type { Estimator } from "./estimator.js";
 import type { ExampleChoice } from "./examples.js";
 import type { MethodEvent, MethodProgram, MethodState, StateReader } from "./programs.js";

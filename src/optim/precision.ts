@@ -6,7 +6,7 @@ import { Blocks, isFinite, takesEightBits } from "./eight-bit.js";
 import { Float8States } from "./float8-states.js";
 import type { CodedStates, RuleState } from "./groups.js";
 import { Rounder } from "./rounding.js";
-import type { ParameterType, RuleResult, StateSpec, UpdateArguments, UpdateResult } from "./types.js";
+import type { ParameterType, RuleResult, StateSettings, StateSpec, UpdateArguments, UpdateResult } from "./types.js";
 
 /** The settings, common to all optimizers, of how values are kept between steps. */
 export const precisionSettings = {
@@ -34,14 +34,6 @@ export const precisionSettings = {
     .default("stochastic")
     .describe("How new values are rounded to bf16 where nothing keeps them in f32: steps too small for nearest vanish"),
 };
-
-/** How states are stored. */
-export interface StateSettings {
-  readonly states: "f32" | "bf16" | "8bit" | "fp8";
-  readonly state_expansion: boolean;
-  readonly state_power_steps: number;
-  readonly state_statistics: "f32" | "bf16";
-}
 
 export interface PrecisionSettings extends StateSettings {
   readonly master: boolean;

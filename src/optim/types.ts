@@ -2,7 +2,6 @@ import type { DType } from "../ir/dtype.js";
 import type { Graph, Node } from "../ir/node.js";
 import type { Assignment } from "../ir/program.js";
 import type { Shape } from "../ir/shape.js";
-import type { StateSettings } from "./precision.js";
 
 /** A trained tensor as it is stored. */
 export interface ParameterType {
@@ -102,4 +101,12 @@ export interface Optimizer {
   withStates(settings: StateSettings): Optimizer;
   /** The same rule for entries of a matrix that come and go; absent where it has none. */
   readonly entries?: EntryRule;
+}
+
+/** How states are stored. */
+export interface StateSettings {
+  readonly states: "f32" | "bf16" | "8bit" | "fp8";
+  readonly state_expansion: boolean;
+  readonly state_power_steps: number;
+  readonly state_statistics: "f32" | "bf16";
 }

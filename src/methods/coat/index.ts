@@ -2,7 +2,7 @@ import { z } from "zod";
 import { ThimbleError } from "../../errors.js";
 import { weightOf } from "../../models/parameters.js";
 import type { ModelDefinition } from "../../models/types.js";
-import type { StateSettings } from "../../optim/precision.js";
+import type { StateSettings } from "../../optim/types.js";
 import { float8Group } from "../../optim/float8-states.js";
 import type { Float8Id } from "../../storage/float8.js";
 import { defineMethod } from "../define.js";

@@ -59,6 +59,7 @@ export const galore = defineMethod({
           tensors: [...names],
           reason: "keeps them in a subspace of the gradient",
         },
+        { resource: "gradients", exclusive: true, reason: "projects them on their leading directions" },
       ],
       learningRate: 1e-4,
       saves: "weights",
