@@ -117,7 +117,7 @@ describe("methods", () => {
   it("prints all with their ids", async () => {
     const { methods } = jsonOf(await run(["methods", "--json"])) as { methods: { id: string }[] };
     expect(methods.map(({ id }) => id)).toEqual(expect.arrayContaining(["full", "lora"]));
-    expect((await run(["methods"])).stdout).toMatch(/^lora +2021 /m);
+    expect((await run(["methods"])).stdout).toMatch(/^lora +3\.63% +gradients, states +2106\.09685 \(2021\)/m);
   });
 
   it("gives a config to start from that is valid", async () => {

@@ -1,6 +1,7 @@
 /** What went wrong, as an exit status and as words. */
 import type { CommanderError } from "commander";
 import { flagName } from "../config/names.js";
+import { defaultMethods } from "../config/schema.js";
 import { ThimbleError } from "../errors.js";
 import { describeMethod } from "../methods/describe.js";
 import { nearestName } from "../methods/nearest.js";
@@ -105,7 +106,9 @@ function flagAdvice(given: string, valid: readonly string[], help: string): stri
 /** `method.setting` for a flag that is named like a method's setting. */
 function methodWithSetting(flag: string): string | undefined {
   const plain = flag.replace(/^-+/, "");
-  for (const method of methods) {
+  // Of several methods with such a setting, the one that a run has where nothing else is said.
+  const usual = methods.filter(({ id }) => defaultMethods.includes(id));
+  for (const method of [...usual, ...methods]) {
     const setting = describeMethod(method).settings.find(({ name }) =>
       [name, `${method.id}_${name}`].some((one) => flagName(one).replaceAll("_", "-") === plain.replaceAll("_", "-")),
     );

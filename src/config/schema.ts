@@ -8,6 +8,9 @@ const count = z.int().min(1).max(most);
 const countOrNone = z.int().min(0).max(most);
 const source = z.string().min(1);
 
+/** What trains where nothing is said. */
+export const defaultMethods: readonly string[] = ["lora"];
+
 /** Steps of a run that does not say how many. */
 export const defaultSteps = 100;
 
@@ -49,7 +52,7 @@ export const runSchema = z.strictObject({
     .default([])
     .describe("Training data: text, JSONL, CSV or parquet files, or tokens:FILE of raw token ids; may be repeated"),
   method: listOf(methodEntry)
-    .default(["lora"])
+    .default([...defaultMethods])
     .describe(`What trains, and how: ${methods.map(({ id }) => id).join(", ")}; may be repeated`),
   set: listOf(assignment).default([]).describe("A method's setting as method.key=value; may be repeated"),
   adapter: source.optional().describe("Folder of a PEFT adapter to start from"),

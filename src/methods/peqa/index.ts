@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { must, ThimbleError } from "../../errors.js";
+import { ThimbleError, invariant, must } from "../../errors.js";
 import type { Node } from "../../ir/node.js";
 import { blockOf, weightOf } from "../../models/parameters.js";
 import type { LinearSpec } from "../../models/types.js";
@@ -110,7 +110,8 @@ function forward(context: AdaptContext, target: PeqaTarget, x: Node, next: (x: N
   const bias = context.bias(spec);
   const product = dot(x, cast(integers, x.dtype), { transposeB: true });
   const plain = bias === undefined ? product : add(product, cast(bias, "f32"));
-  if (next(x) !== plain) throw orderError();
+  // What stores the base comes first in every selection.
+  invariant(next(x) === plain, "nothing lies beneath peqa");
   const scales = context.trainable(target.scales);
   if (group === inputs) {
     const scaled = multiply(product, reshape(scales, [1, outputs]));
@@ -141,14 +142,6 @@ function targetOf({ bits, group_size: size, decay_scales: decay }: PeqaConfig, s
   const common = { dtype: "f32", initial: { kind: "prepared" }, rateFactor: 1, decay, ...blockOf(spec) } as const;
   const scales = { name, shape, ...common };
   return { spec, group, bits, scales };
-}
-
-function orderError(): ThimbleError {
-  return new ThimbleError("peqa-order", "peqa computes a layer from its integers, so nothing can come beneath it", {
-    where: "method",
-    given: "peqa after a method that changes the same layers",
-    fix: "Name peqa first.",
-  });
 }
 
 function decayError(decay: number): ThimbleError {
