@@ -11,6 +11,7 @@ import { lora } from "./lora/index.js";
 import { lst } from "./lst/index.js";
 import { meft } from "./meft/index.js";
 import { mezo } from "./mezo/index.js";
+import { neuroada } from "./neuroada/index.js";
 import { paca } from "./paca/index.js";
 import { peqa } from "./peqa/index.js";
 import { qlora } from "./qlora/index.js";
@@ -33,6 +34,7 @@ export const methods: readonly Method[] = [
   lst,
   meft,
   mezo,
+  neuroada,
   paca,
   peqa,
   qlora,
