@@ -112,7 +112,8 @@ async function main(): Promise<void> {
   const check = process.argv.includes("--check");
   if ((await readFile(registryPath, "utf8")) !== registryText()) {
     if (!check) await writeFile(registryPath, registryText());
-    process.stderr.write(`src/methods/registry.ts ${check ? "is out of date: npx tsx scripts/docs.ts" : "is new"}\n`);
+    const next = check ? "is out of date: npx tsx scripts/docs.ts" : "is new: run this again for the pages";
+    process.stderr.write(`src/methods/registry.ts ${next}\n`);
     if (check) process.exitCode = 1;
   }
   for (const name of renewPages({ check })) {

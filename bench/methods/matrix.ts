@@ -1,9 +1,10 @@
 /**
  * Runs every method on every model family, in every precision and on every target, and every two methods together, for
  * two steps each, and keeps what ran and what was refused in bench/results/methods.json:
- * `npx tsx bench/methods/matrix.ts`. docs/methods.md is made from it.
+ * `npx tsx bench/methods/matrix.ts [METHOD ...]`. With methods, only what they are part of runs anew. docs/methods.md is
+ * made from it.
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { resolveConfig } from "../../src/config/config.js";
@@ -36,6 +37,10 @@ interface Case {
   readonly target: string;
 }
 
+function nameOf({ methods: ids, family, dtype, target }: Case): string {
+  return [ids.join("+"), family, dtype, target].join(" ");
+}
+
 async function attempt(folder: string, { methods: ids, family, dtype, target }: Case): Promise<Outcome> {
   const out = join(folder, "run");
   const flags = {
@@ -46,7 +51,7 @@ async function attempt(folder: string, { methods: ids, family, dtype, target }: 
       ...settings.filter((one) => ids.includes(one.slice(0, one.indexOf(".")))),
       ...(ids.includes("coat") && !wideFamilies.includes(family) ? ["coat.activations=false"] : []),
     ],
-    ...{ batch: 2, seq: 16, steps: 2, lr: 1e-3, dtype, target, threads: 2, out },
+    ...{ batch: 2, seq: 12, steps: 2, lr: 1e-3, dtype, target, threads: 2, out },
   };
   try {
     const { summary } = await train(resolveConfig({ flags }));
@@ -83,7 +88,14 @@ const folder = await mkdtemp(join(tmpdir(), "thimble-matrix-"));
 try {
   await writeTokens(join(folder, "ids.u16"), 2000, 60);
   const rows: Attempt[] = [];
-  for (const one of cases()) {
+  const only = process.argv.slice(2);
+  const chosen = (one: { readonly methods: readonly string[] }): boolean =>
+    only.length === 0 || one.methods.some((id) => only.includes(id));
+  if (only.length > 0) {
+    const before = JSON.parse(await readFile(matrixPath, "utf8")) as MethodMatrix;
+    rows.push(...before.rows.filter((one) => !chosen(one)));
+  }
+  for (const one of cases().filter(chosen)) {
     const started = performance.now();
     const outcome = await attempt(folder, one);
     rows.push({ ...one, ...outcome });
@@ -91,6 +103,8 @@ try {
     const { methods: ids, family, dtype, target } = one;
     process.stdout.write(`${ids.join("+")} ${family} ${dtype} ${target} ${seconds} s: ${JSON.stringify(outcome)}\n`);
   }
+  const order = new Map(cases().map((one, place) => [nameOf(one), place]));
+  rows.sort((a, b) => (order.get(nameOf(a)) ?? 0) - (order.get(nameOf(b)) ?? 0));
   const matrix: MethodMatrix = { machine: describeMachine(), rows };
   await writeJsonAtomically(matrixPath, matrix);
 } finally {
