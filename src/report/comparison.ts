@@ -45,7 +45,13 @@ function lossCourse({ methods }: Comparison): ChartSpec {
     encoding: {
       x: { field: "step", type: "quantitative", title: "optimizer step", axis: { format: "d", tickMinStep: 1 } },
       y: { field: "loss", type: "quantitative", title: "training loss", scale: { zero: false } },
-      color: { field: "method", type: "nominal", title: null, sort: methods.map(({ name }) => name) },
+      color: {
+        field: "method",
+        type: "nominal",
+        title: null,
+        sort: methods.map(({ name }) => name),
+        ...(methods.length > 10 ? { scale: { scheme: "tableau20" } } : {}),
+      },
       detail: { field: "run" },
     },
   };
