@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { must } from "../../src/errors.js";
 import { writeJsonAtomically } from "../../src/io/atomic.js";
 import { elements } from "../../src/ir/shape.js";
-import { exampleModel } from "../../src/methods/share.js";
+import { exampleConfig, exampleModel } from "../../src/methods/share.js";
 import type { ModelDefinition } from "../../src/models/types.js";
 import { fromHuggingFaceConfig } from "../../src/models/registry.js";
 import type { SessionPlan } from "../../src/session/plan.js";
@@ -32,12 +32,7 @@ const sizeOfAll = (keep: (parameter: ModelDefinition["parameters"][number]) => b
 
 /** A Llama of SmolLM2's widths with so many blocks. */
 function deep(blocks: number): ModelDefinition {
-  return fromHuggingFaceConfig({
-    ...{ model_type: "llama", architectures: ["LlamaForCausalLM"], vocab_size: 49152, hidden_size: 576 },
-    ...{ intermediate_size: 1536, num_hidden_layers: blocks, num_attention_heads: 9, num_key_value_heads: 3 },
-    ...{ rms_norm_eps: 1e-5, rope_theta: 1e5, max_position_embeddings: 8192, tie_word_embeddings: true },
-    hidden_act: "silu",
-  });
+  return fromHuggingFaceConfig({ ...exampleConfig, num_hidden_layers: blocks });
 }
 
 /** Memory of the forward pass alone, with the loss. */

@@ -3,25 +3,28 @@ import { fromHuggingFaceConfig } from "../models/registry.js";
 import type { ModelDefinition } from "../models/types.js";
 import { composeMethods, withRunDefaults } from "./compose.js";
 
+/** What SmolLM2-135M's config.json says of its shapes. */
+export const exampleConfig = {
+  model_type: "llama",
+  architectures: ["LlamaForCausalLM"],
+  vocab_size: 49152,
+  hidden_size: 576,
+  intermediate_size: 1536,
+  num_hidden_layers: 30,
+  num_attention_heads: 9,
+  num_key_value_heads: 3,
+  rms_norm_eps: 1e-5,
+  rope_theta: 100000,
+  max_position_embeddings: 8192,
+  tie_word_embeddings: true,
+  hidden_act: "silu",
+} as const;
+
 let example: ModelDefinition | undefined;
 
 /** SmolLM2-135M, the model that tables give figures for. */
 export function exampleModel(): ModelDefinition {
-  return (example ??= fromHuggingFaceConfig({
-    model_type: "llama",
-    architectures: ["LlamaForCausalLM"],
-    vocab_size: 49152,
-    hidden_size: 576,
-    intermediate_size: 1536,
-    num_hidden_layers: 30,
-    num_attention_heads: 9,
-    num_key_value_heads: 3,
-    rms_norm_eps: 1e-5,
-    rope_theta: 100000,
-    max_position_embeddings: 8192,
-    tie_word_embeddings: true,
-    hidden_act: "silu",
-  }));
+  return (example ??= fromHuggingFaceConfig(exampleConfig));
 }
 
 export interface TrainedShare {

@@ -2,6 +2,7 @@ import { must, ThimbleError } from "../errors.js";
 import type { Node } from "../ir/node.js";
 import type { OpDefinition } from "../ir/op.js";
 import { elements } from "../ir/shape.js";
+import type { TensorData } from "../ir/tensor.js";
 import { allocate } from "../ir/tensor.js";
 import { constant } from "./leaves.js";
 
@@ -40,30 +41,38 @@ export function gather(table: Node, ids: Node): Node {
   return table.graph.add(gatherOp, [table, ids]);
 }
 
+/** What an op that changes rows of its base makes: `write` puts an update's row into the row that its id names. */
+function scattering(
+  write: (data: TensorData, target: number, updates: TensorData) => void,
+): Pick<OpDefinition, "cost" | "infer" | "lowering" | "evaluate"> {
+  return {
+    cost: "compute",
+    infer: (inputs) => [must(inputs[0], "base")],
+    lowering: { kind: "kernel" },
+    evaluate: (inputs, _attributes, types) => {
+      const type = must(types[0], "type");
+      const [base, ids, updates] = [must(inputs[0], "base"), must(inputs[1], "ids"), must(inputs[2], "updates")];
+      const [rows = 0, width = 0] = type.shape;
+      const data = allocate(type.dtype, elements(type.shape));
+      data.set(base.data);
+      ids.data.forEach((id, place) => {
+        const row = id >= 0 && id < rows ? id : 0;
+        write(data, row * width, updates.data.subarray(place * width, (place + 1) * width));
+      });
+      return [{ ...type, data }];
+    },
+  };
+}
+
 /**
  * Adds row `i` of the updates [n, d] to row `ids[i]` of the base [V, d], in the order of i. A kernel of its own:
  * it works in place on its base, so a sum of gradients needs no second table.
  */
 export const scatterAddOp: OpDefinition = Object.freeze<OpDefinition>({
   name: "scatterAdd",
-  cost: "compute",
-  infer: (inputs) => [must(inputs[0], "base")],
-  lowering: { kind: "kernel" },
-  evaluate: (inputs, _attributes, types) => {
-    const type = must(types[0], "type");
-    const [base, ids, updates] = [must(inputs[0], "base"), must(inputs[1], "ids"), must(inputs[2], "updates")];
-    const [rows = 0, width = 0] = type.shape;
-    const data = allocate(type.dtype, elements(type.shape));
-    data.set(base.data);
-    ids.data.forEach((id, place) => {
-      const row = id >= 0 && id < rows ? id : 0;
-      for (let column = 0; column < width; column++) {
-        const target = row * width + column;
-        data[target] = (data[target] ?? 0) + (updates.data[place * width + column] ?? 0);
-      }
-    });
-    return [{ ...type, data }];
-  },
+  ...scattering((data, target, updates) => {
+    updates.forEach((update, column) => (data[target + column] = (data[target + column] ?? 0) + update));
+  }),
   gradient: ({ node, outputs }) => {
     const dy = must(outputs[0], "output gradient");
     return [dy, undefined, gather(dy, must(node.inputs[1], "ids"))];
@@ -80,21 +89,9 @@ export function scatterAdd(base: Node, ids: Node, updates: Node): Node {
  */
 export const scatterWriteOp: OpDefinition = Object.freeze<OpDefinition>({
   name: "scatterWrite",
-  cost: "compute",
-  infer: (inputs) => [must(inputs[0], "base")],
-  lowering: { kind: "kernel" },
-  evaluate: (inputs, _attributes, types) => {
-    const type = must(types[0], "type");
-    const [base, ids, updates] = [must(inputs[0], "base"), must(inputs[1], "ids"), must(inputs[2], "updates")];
-    const [rows = 0, width = 0] = type.shape;
-    const data = allocate(type.dtype, elements(type.shape));
-    data.set(base.data);
-    ids.data.forEach((id, place) => {
-      const row = id >= 0 && id < rows ? id : 0;
-      data.set(updates.data.subarray(place * width, (place + 1) * width), row * width);
-    });
-    return [{ ...type, data }];
-  },
+  ...scattering((data, target, updates) => {
+    data.set(updates, target);
+  }),
   gradient: () => {
     throw new ThimbleError("no-gradient", "scatterWrite is for caches and has no gradient rule");
   },
@@ -110,25 +107,11 @@ export function scatterWrite(base: Node, ids: Node, updates: Node): Node {
  */
 export const scatterMaximumOp: OpDefinition = Object.freeze<OpDefinition>({
   name: "scatterMaximum",
-  cost: "compute",
-  infer: (inputs) => [must(inputs[0], "base")],
-  lowering: { kind: "kernel" },
-  evaluate: (inputs, _attributes, types) => {
-    const type = must(types[0], "type");
-    const [base, ids, updates] = [must(inputs[0], "base"), must(inputs[1], "ids"), must(inputs[2], "updates")];
-    const [rows = 0, width = 0] = type.shape;
-    const data = allocate(type.dtype, elements(type.shape));
-    data.set(base.data);
-    ids.data.forEach((id, place) => {
-      const row = id >= 0 && id < rows ? id : 0;
-      for (let column = 0; column < width; column++) {
-        const target = row * width + column;
-        const update = updates.data[place * width + column] ?? 0;
-        if (update > (data[target] ?? 0)) data[target] = update;
-      }
+  ...scattering((data, target, updates) => {
+    updates.forEach((update, column) => {
+      if (update > (data[target + column] ?? 0)) data[target + column] = update;
     });
-    return [{ ...type, data }];
-  },
+  }),
   gradient: () => {
     throw new ThimbleError("no-gradient", "scatterMaximum is for optimizer states and has no gradient rule");
   },

@@ -5,6 +5,7 @@ import type { ComposedMethods } from "../methods/compose.js";
 import { composeMethods, withRunDefaults } from "../methods/compose.js";
 import { describeMethod } from "../methods/describe.js";
 import { methods } from "../methods/registry.js";
+import { exampleConfig } from "../methods/share.js";
 import { fromHuggingFaceConfig } from "../models/registry.js";
 import type { ModelDefinition } from "../models/types.js";
 import { makeOptimizer } from "../optim/registry.js";
@@ -19,11 +20,7 @@ const qwen = { rms_norm_eps: 1e-6, hidden_act: "silu", max_position_embeddings: 
 
 /** What the config.json of published models says of their shapes. */
 const published = {
-  "SmolLM2-135M": {
-    ...{ ...llama, vocab_size: 49152, hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 30 },
-    ...{ num_attention_heads: 9, num_key_value_heads: 3, tie_word_embeddings: true },
-    ...{ rope_theta: 100000, max_position_embeddings: 8192 },
-  },
+  "SmolLM2-135M": exampleConfig,
   "Llama-3.2-1B": {
     ...{ ...llama, vocab_size: 128256, hidden_size: 2048, intermediate_size: 8192, num_hidden_layers: 16 },
     ...{ num_attention_heads: 32, num_key_value_heads: 8, head_dim: 64, tie_word_embeddings: true },

@@ -6,7 +6,7 @@ import { add } from "../../ops/arithmetic.js";
 import { defineMethod } from "../define.js";
 import { sparseTerm } from "../sparse/forward.js";
 import type { SparseLayer } from "../sparse/layer.js";
-import { addEntries, checkPlaces, sparseLayer } from "../sparse/layer.js";
+import { entriesOfLayers, entryClaims, sparseLayer } from "../sparse/layer.js";
 import { matchTargets, targetSettings } from "../targets.js";
 import { rowPlaces, selections } from "./places.js";
 
@@ -36,19 +36,10 @@ export const neuroada = defineMethod({
   resolve: (settings, model) => {
     const layers = neuroadaLayers(settings, model);
     const byPath = new Map(layers.map((layer) => [layer.spec.path, layer]));
-    const tensors = layers.map(({ spec }) => weightOf(spec).name);
     return {
       id: "neuroada",
       config: settings,
-      claims: [
-        {
-          resource: "base-weights",
-          exclusive: true,
-          tensors,
-          reason: "trains a change of weights that stay as they are",
-        },
-        { resource: "weight-delta", exclusive: false, tensors, reason: "adds to some of their entries" },
-      ],
+      claims: entryClaims(layers),
       slots: {
         prepare: async (context) => {
           for (const layer of layers) {
@@ -63,17 +54,7 @@ export const neuroada = defineMethod({
         },
       },
       learningRate: 7e-4,
-      scales: true,
-      saves: "adapter",
-      adapters: layers.map(({ delta }) => delta),
-      integers: layers.map(({ places }) => places.name),
-      checkIntegers: (integers) => {
-        checkPlaces(layers, integers);
-      },
-      merge: (spec, weight, values, integers) => {
-        const layer = byPath.get(spec.path);
-        return layer === undefined ? undefined : addEntries(layer, weight, values, integers);
-      },
+      ...entriesOfLayers(layers),
     };
   },
 });

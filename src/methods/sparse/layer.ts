@@ -1,12 +1,20 @@
 /** Single entries of a linear layer's weight that train as a change of it: W + S, with S at K places. */
 import { must, ThimbleError } from "../../errors.js";
 import type { DType } from "../../ir/dtype.js";
-import { blockOf } from "../../models/parameters.js";
+import { blockOf, weightOf } from "../../models/parameters.js";
 import type { LinearSpec } from "../../models/types.js";
 import type { EntrySupport } from "../../optim/types.js";
 import { drawSubset } from "../initial.js";
 import { movingLeaf } from "../moving.js";
-import type { AdapterTensor, FixedTensor, HostIntegers, HostTensors, PrepareContext } from "../types.js";
+import type {
+  AdapterTensor,
+  Claim,
+  FixedTensor,
+  HostIntegers,
+  HostTensors,
+  PrepareContext,
+  ResolvedMethod,
+} from "../types.js";
 
 export interface SparseLayer {
   readonly spec: LinearSpec;
@@ -97,4 +105,33 @@ export function checkPlaces(layers: readonly SparseLayer[], integers: HostIntege
       fix: "Fetch the adapter again.",
     });
   }
+}
+
+/** What every method of trained entries says of them: how they are saved, checked, dimmed and merged. */
+export function entriesOfLayers(
+  layers: readonly SparseLayer[],
+): Pick<ResolvedMethod, "scales" | "saves" | "adapters" | "integers" | "checkIntegers" | "merge"> {
+  const byPath = new Map(layers.map((layer) => [layer.spec.path, layer]));
+  return {
+    scales: true,
+    saves: "adapter",
+    adapters: layers.map(({ delta }) => delta),
+    integers: layers.map(({ places }) => places.name),
+    checkIntegers: (integers) => {
+      checkPlaces(layers, integers);
+    },
+    merge: (spec, weight, tensors, integers) => {
+      const layer = byPath.get(spec.path);
+      return layer === undefined ? undefined : addEntries(layer, weight, tensors, integers);
+    },
+  };
+}
+
+/** What entries claim: the layers' weights as they are, and a part in what is added to them. */
+export function entryClaims(layers: readonly SparseLayer[]): Claim[] {
+  const tensors = layers.map(({ spec }) => weightOf(spec).name);
+  return [
+    { resource: "base-weights", exclusive: true, tensors, reason: "trains a change of weights that stay as they are" },
+    { resource: "weight-delta", exclusive: false, tensors, reason: "adds to some of their entries" },
+  ];
 }

@@ -1,5 +1,4 @@
 import { ThimbleError } from "../../errors.js";
-import { weightOf } from "../../models/parameters.js";
 import { add } from "../../ops/arithmetic.js";
 import type { Optimizer } from "../../optim/types.js";
 import { defineMethod } from "../define.js";
@@ -16,7 +15,7 @@ import {
   watchGrowth,
   within,
 } from "../sparse/growth.js";
-import { addEntries, checkPlaces, drawPlaces } from "../sparse/layer.js";
+import { drawPlaces, entriesOfLayers, entryClaims } from "../sparse/layer.js";
 import type { Claim, MethodSlots, ResolvedMethod, TrainedTensor, UpdateContext } from "../types.js";
 import type { SpielConfig } from "./config.js";
 import { spielConfig, spielLayers } from "./config.js";
@@ -62,27 +61,13 @@ export const spiel = defineMethod({
       },
       learningRate: byMoments ? 1e-3 : 1e-4,
       ...(byMoments ? { suggests: { optimizer: "sm3", rate: { weights: 1e-3, adapter: 1e-3 } } } : {}),
-      scales: true,
-      saves: "adapter",
-      adapters: layers.map(({ delta }) => delta),
-      integers: layers.map(({ places }) => places.name),
-      checkIntegers: (integers) => {
-        checkPlaces(layers, integers);
-      },
-      merge: (spec, weight, tensors, integers) => {
-        const layer = byPath.get(spec.path);
-        return layer === undefined ? undefined : addEntries(layer, weight, tensors, integers);
-      },
+      ...entriesOfLayers(layers),
     };
   },
 });
 
 function claimsOf({ selection_algorithm: algorithm }: SpielConfig, layers: readonly GrowingLayer[]): Claim[] {
-  const tensors = layers.map(({ spec }) => weightOf(spec).name);
-  const own: Claim[] = [
-    { resource: "base-weights", exclusive: true, tensors, reason: "trains a change of weights that stay as they are" },
-    { resource: "weight-delta", exclusive: false, tensors, reason: "adds to some of their entries" },
-  ];
+  const own = entryClaims(layers);
   if (algorithm === "none") return own;
   return [
     ...own,
